@@ -1,0 +1,1 @@
+"""Coral: a live debugger for production services."""

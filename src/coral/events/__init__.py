@@ -1,0 +1,1 @@
+"""From raw kernel records to decoded columns, in batches: numpy in, Arrow out, no Python object per event."""

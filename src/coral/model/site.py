@@ -1,0 +1,86 @@
+"""Where a function is probed, and why there."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from coral.model.addresses import FileOffset
+
+
+class SiteKind(enum.StrEnum):
+    """What a hit at a site means."""
+
+    ENTRY = "entry"
+    RETURN = "return"
+    TAIL = "tail"
+
+
+class Method(enum.StrEnum):
+    """How the returns of an instance are seen."""
+
+    RET_SITES = "ret_sites"
+    ENTRY_ONLY = "entry_only"
+
+
+class Pairing(enum.StrEnum):
+    """What identifies a call between its entry and its return."""
+
+    STACK_POINTER = "sp"
+    """C and its kin: the stack pointer at entry, which RET finds again."""
+    GO = "go"
+    """Go: the goroutine (r14) and how deep in its stack, since stacks move."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One instruction that carries a probe.
+
+    Attributes:
+        offset: Of the instruction in the file.
+        kind: What a hit means.
+        reason: Why this instruction, in words.
+        condition: For a conditional jump out of the function, its x86 condition code (0 to 15); -1 when always taken.
+        to: For a tail jump, the name of the function that goes on, when it is known.
+        original: The bytes of the instruction, as the file has them.
+    """
+
+    offset: FileOffset
+    kind: SiteKind
+    reason: str
+    condition: int = -1
+    to: str = ""
+    original: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionPlan:
+    """How one function of one image is probed; what the kernel layer attaches.
+
+    Attributes:
+        name: The symbol.
+        library: Base name of the file it is in, when that is not the program itself; else empty.
+        language: ``c`` or ``go``.
+        pairing: What identifies a call.
+        method: ``RET_SITES``, or ``ENTRY_ONLY`` with ``reason``.
+        reason: Why only entries are seen; empty otherwise.
+        sites: Entry first, then exits by offset. Clones add their own entries and exits.
+    """
+
+    name: str
+    language: str
+    pairing: Pairing
+    method: Method
+    reason: str
+    sites: tuple[Site, ...]
+    library: str = ""
+
+    @property
+    def entries(self) -> tuple[Site, ...]:
+        """The sites at which calls are counted."""
+        return tuple(site for site in self.sites if site.kind is SiteKind.ENTRY)
+
+    @property
+    def exits(self) -> tuple[Site, ...]:
+        """The sites at which calls end."""
+        return tuple(site for site in self.sites if site.kind is not SiteKind.ENTRY)

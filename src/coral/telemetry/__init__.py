@@ -1,0 +1,1 @@
+"""What Coral tells about itself: logs, and that it is ready."""

@@ -1,0 +1,1 @@
+"""Generated protobuf code, and the conversions between it and the model."""

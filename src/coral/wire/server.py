@@ -1,0 +1,135 @@
+"""One way of running a gRPC server, for the colony and the agent alike.
+
+It never shares its port (grpc sets SO_REUSEPORT by default, and a second daemon would silently take half of the calls),
+answers health checks and reflection, and turns every error of a handler into a status with details. Requests are
+deserialized here rather than by grpc, because grpc reports bytes that are no message as INTERNAL.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from coral.model.errors import CoralError, Internal, InvalidArgument, Unavailable
+from coral.wire.errors import abort
+
+MAX_MESSAGE_BYTES = 16 << 20
+OPTIONS: Sequence[tuple[str, Any]] = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+_log = structlog.get_logger(__name__)
+
+
+class Errors(grpc.aio.ServerInterceptor):
+    """Deserializes requests and maps what handlers raise: CoralError to its status, the rest to INTERNAL and the log."""
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        """Wraps the handler that ``continuation`` finds."""
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_streaming or handler.request_deserializer is None:
+            return handler
+        method = handler_call_details.method
+
+        def parsed(raw: bytes) -> Any:
+            try:
+                return handler.request_deserializer(raw)
+            except DecodeError:
+                raise InvalidArgument(
+                    f"The request is no message of {method}.", hint="Ask the server's reflection for its form."
+                ) from None
+
+        async def unary(raw: bytes, context: Any) -> Any:
+            try:
+                return await handler.unary_unary(parsed(raw), context)
+            except Exception as error:  # noqa: BLE001  (the boundary of the process: nothing may pass it unmapped)
+                return await self._abort(context, method, error)
+
+        async def stream(raw: bytes, context: Any) -> Any:
+            try:
+                async for response in handler.unary_stream(parsed(raw), context):
+                    yield response
+            except Exception as error:  # noqa: BLE001  (likewise)
+                await self._abort(context, method, error)
+
+        if handler.response_streaming and inspect.isasyncgenfunction(inspect.unwrap(handler.unary_stream)):
+            return grpc.unary_stream_rpc_method_handler(stream, None, handler.response_serializer)
+        if handler.response_streaming:
+            return handler
+        return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
+
+    async def _abort(self, context: Any, method: str, error: Exception) -> None:
+        if isinstance(error, grpc.aio.AbortError | grpc.RpcError):
+            raise error
+        if not isinstance(error, CoralError):
+            _log.error("rpc failed", method=method, exc_info=error)
+            error = Internal(f"{method} failed: {type(error).__name__}: {error}", hint="The daemon's log has the details.")
+        await abort(context, error)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT``.
+
+    Raises:
+        InvalidArgument: It is not of that form.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise InvalidArgument(f"{address!r} is not an address.", hint="Give HOST:PORT, for example 127.0.0.1:8081.")
+    return host.strip("[]"), int(port)
+
+
+class Server:
+    """A gRPC server of one daemon, with health and reflection."""
+
+    def __init__(self) -> None:
+        self.grpc = grpc.aio.server(interceptors=(Errors(),), options=list(OPTIONS))
+        self._health = health.aio.HealthServicer()
+        self._names: list[str] = []
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
+
+    async def start(self, listen: str, *, services: Sequence[str], flag: str) -> str:
+        """Binds and serves.
+
+        Args:
+            listen: HOST:PORT; port 0 takes a free one.
+            services: Full names of the services that were added to ``grpc``.
+            flag: The command-line flag that changes the port, for the message when it is taken.
+
+        Returns:
+            HOST:PORT with the port that it really has.
+
+        Raises:
+            Unavailable: The port is taken or may not be bound.
+        """
+        host, _ = split_address(listen)
+        self._names = [*services, health.SERVICE_NAME]
+        reflection.enable_server_reflection([*self._names, reflection.SERVICE_NAME], self.grpc)
+        try:
+            port = self.grpc.add_insecure_port(listen)
+        except RuntimeError:
+            raise Unavailable(f"Cannot listen on {listen}: the port is taken.", hint=f"Choose another with {flag}.") from None
+        await self.grpc.start()
+        for name in ("", *self._names):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        return f"{host}:{port}"
+
+    async def stop(self, grace_s: float = 1.0) -> None:
+        """Says so in the health service, lets running calls finish for ``grace_s``, then ends them."""
+        await self._health.enter_graceful_shutdown()
+        await self.grpc.stop(grace_s)
