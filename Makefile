@@ -1,0 +1,78 @@
+# Every target does its own set-up (scripts/bootstrap.sh); on a fresh Debian 12 or 13, as root, nothing else is needed.
+.DEFAULT_GOAL := help
+.SHELLFLAGS := -eu -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv/bin
+PYTHON := $(VENV)/python
+# What the Go command may do here: build from this checkout, offline, with the pinned toolchain.
+GO := env GOTOOLCHAIN=local GOPROXY=off GOWORK=off GOFLAGS=-buildvcs=false CGO_ENABLED=0 GOCACHE=$(CURDIR)/build/go-cache $(CURDIR)/$(VENV)/go
+
+.PHONY: help
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup demo dev examples
+setup: ## install the coral command as .venv/bin/coral
+	@scripts/bootstrap.sh setup
+
+demo: ## run the example shop, debug two of its functions, show which calls are slow; ends by itself
+	@scripts/bootstrap.sh demo
+	@$(MAKE) build/examples/checkout build/examples/pricing
+	@$(PYTHON) scripts/demo.py
+
+dev: ## the example shop and Coral, left running until Ctrl-C, with commands to try
+	@scripts/bootstrap.sh demo
+	@$(MAKE) build/examples/checkout build/examples/pricing
+	@$(PYTHON) scripts/demo.py --stay
+
+examples: ## build the example shop into build/examples/
+	@scripts/bootstrap.sh demo
+	@$(MAKE) build/examples/checkout build/examples/pricing
+
+build/examples/checkout: $(wildcard examples/shop/checkout/*)
+	@mkdir -p $(@D)
+	cd examples/shop/checkout && $(GO) build -trimpath -o $(CURDIR)/$@ .
+
+build/examples/pricing: examples/shop/pricing/pricing.c
+	@mkdir -p $(@D)
+	gcc -std=c11 -O2 -g -Wall -Wextra -Werror -pthread -o $@ $<
+
+.PHONY: test test-unit
+test: ## all tests; as root also those that attach real probes and run real servers
+	@scripts/bootstrap.sh test
+	$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+test-unit: ## the tests that need no privilege, network or kernel
+	@scripts/bootstrap.sh test
+	$(PYTHON) -m pytest tests/unit $(PYTEST_ARGS)
+
+.PHONY: check fmt wire bpf
+check: ## format, lint, types, imports, generated code, wire compatibility, the BPF object
+	@scripts/bootstrap.sh check
+	$(VENV)/ruff format --check .
+	$(VENV)/ruff check .
+	$(VENV)/mypy
+	$(VENV)/lint-imports
+	$(PYTHON) scripts/check_wire.py
+	$(PYTHON) scripts/build_bpf.py --check
+
+fmt: ## format, and fix what ruff can fix
+	@scripts/bootstrap.sh test
+	$(VENV)/ruff format .
+	$(VENV)/ruff check --fix .
+
+wire: ## regenerate the code of proto/, and record what was added to the contract
+	@scripts/bootstrap.sh test
+	$(PYTHON) scripts/generate_wire.py
+	$(PYTHON) scripts/check_wire.py --update
+
+bpf: ## compile src/coral/kernel/probe.bpf.c with the pinned zig
+	@scripts/bootstrap.sh check
+	$(PYTHON) scripts/build_bpf.py
+
+.PHONY: clean
+clean: ## remove everything that make made, .venv too
+	rm -rf build dist .bootstrap .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
