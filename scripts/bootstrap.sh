@@ -86,15 +86,18 @@ install() {
   chmod 755 $guard
   say "Installing with apt-get: $*"
   export DEBIAN_FRONTEND=noninteractive
-  local options=(-qq -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0)
-  apt-get "${options[@]}" update </dev/null >&2 || return 1
-  apt-get "${options[@]}" install -y --no-install-recommends "$@" </dev/null >&2 || return 1
+  local options=(-qq -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0) log=.bootstrap/apt.log
+  {
+    apt-get "${options[@]}" update && apt-get "${options[@]}" install -y --no-install-recommends "$@"
+  } </dev/null >$log 2>&1 || { tail -n 20 $log >&2; return 1; }
   if command -v systemctl >/dev/null; then
     for unit in "$@"; do
       case $unit in nginx | redis-server | postgresql) systemctl -q disable "$unit" >&2 || say "$unit stays enabled at boot." ;; esac
     done
   fi
 }
+
+mkdir -p .bootstrap
 
 # What is missing of the system
 lines=$(missing)
@@ -115,7 +118,6 @@ python=$(find_python)
 stamp=.bootstrap/$purpose.stamp
 inputs=$(cat uv.lock pyproject.toml scripts/bootstrap.sh | sha256sum | cut -d' ' -f1)-$python
 if [ -x .venv/bin/coral ] && [ -e .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$inputs" ]; then exit 0; fi
-mkdir -p .bootstrap
 exec 9>.bootstrap/lock
 flock 9 # two make runs in one checkout take turns
 unreachable() {
