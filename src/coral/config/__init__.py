@@ -1,0 +1,1 @@
+"""Settings of the daemons, where each value came from, and where Coral keeps its files."""

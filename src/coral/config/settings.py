@@ -1,0 +1,239 @@
+"""The settings of the colony and of the agent: a flag wins over the environment, that over a file, that over the default."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from coral.config import places
+from coral.model.errors import InvalidArgument
+
+_MIB = 1 << 20
+Count = Annotated[int, Field(gt=0)]
+
+
+class _Settings(BaseSettings):
+    """What both have in common. Values come from ``_load`` alone, which knows the source of each."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_nested_delimiter=None)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the loader passes in."""
+        return (init_settings,)
+
+
+class ColonySettings(_Settings):
+    """Settings of ``coral colony start``.
+
+    Attributes:
+        listen: HOST:PORT to serve gRPC on.
+        state_dir: Where the databases are.
+        heartbeat_ms: How often agents are asked to report.
+        offline_after_ms: An agent that was silent for so long is offline.
+        session_retention_s: For how long ended sessions and their events are kept.
+        min_free_bytes: Below so much free space events are dropped, and counted.
+        max_sessions: How many sessions may run at once.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="CORAL_COLONY__")
+
+    listen: str = "127.0.0.1:8081"
+    state_dir: Path = Field(default_factory=places.state_dir)
+    heartbeat_ms: Count = 1000
+    offline_after_ms: Count = 5000
+    session_retention_s: Count = 604_800
+    min_free_bytes: Annotated[int, Field(ge=0)] = 256 * _MIB
+    max_sessions: Count = 1000
+
+
+class ServicePattern(BaseModel):
+    """Names the processes that match as one service. Patterns left empty match everything; at least one is given.
+
+    Attributes:
+        name: Of the service.
+        executable: Glob over the path of the program.
+        cmdline: Regular expression searched for in the command line, its arguments joined by spaces.
+        unit: Glob over the systemd unit.
+        container: Glob over the container's or pod's name or id.
+        sdk_addr: Where the service's SDK answers.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(min_length=1)]
+    executable: str = ""
+    cmdline: str = ""
+    unit: str = ""
+    container: str = ""
+    sdk_addr: str = ""
+
+
+class AgentSettings(_Settings):
+    """Settings of ``coral agent start``.
+
+    Attributes:
+        listen: HOST:PORT to serve gRPC on.
+        state_dir: Where its id is kept.
+        colony: HOST:PORT of the colony it reports to.
+        agent_id: Its name; empty for the one kept in the state directory, at first the host's name.
+        services: Which processes are which service; the first that applies counts.
+        ring_bytes: Size of the kernel's ring of events.
+        window_bytes: How much of each collector's events is kept for readers.
+        max_open_calls: How many calls may be tracked at once.
+        max_collectors: How many collectors may run at once.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="CORAL_AGENT__")
+
+    listen: str = "127.0.0.1:8080"
+    state_dir: Path = Field(default_factory=places.state_dir)
+    colony: str = "127.0.0.1:8081"
+    agent_id: str = ""
+    services: tuple[ServicePattern, ...] = ()
+    ring_bytes: Count = 16 * _MIB
+    window_bytes: Count = 128 * _MIB
+    max_open_calls: Count = 131_072
+    max_collectors: Count = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """Values that one place gives, and how that place calls itself and its keys in a message."""
+
+    place: str
+    values: Mapping[str, Any]
+    key_prefix: str = ""
+    upper: bool = False
+
+    def named(self, key: str) -> str:
+        """The key as it is written at that place."""
+        return self.key_prefix + (key.upper() if self.upper else key)
+
+
+_T = TypeVar("_T", bound=_Settings)
+
+
+def load_colony_settings(flags: Mapping[str, object], config_path: Path | None = None) -> ColonySettings:
+    """The colony's settings.
+
+    Args:
+        flags: Values from the command line by field name; None stands for a flag that was not given.
+        config_path: The only file to read; None for the usual ones, as far as they exist.
+
+    Raises:
+        InvalidArgument: A file cannot be read, a key is unknown or a value is wrong; names the place and the key.
+    """
+    return _load(ColonySettings, "colony", flags, config_path)
+
+
+def load_agent_settings(flags: Mapping[str, object], config_path: Path | None = None) -> AgentSettings:
+    """The agent's settings; as ``load_colony_settings``. ``CORAL_COLONY``, which names the colony for every command, counts
+    for ``colony`` when ``CORAL_AGENT__COLONY`` is not set.
+    """
+    everywhere = os.environ.get("CORAL_COLONY", "")
+    extra = [_Source(place="the environment", values={"colony": everywhere}, key_prefix="CORAL_", upper=True)]
+    return _load(AgentSettings, "agent", flags, config_path, extra if everywhere else [])
+
+
+def _load(
+    cls: type[_T], daemon: str, flags: Mapping[str, object], config_path: Path | None, extra: list[_Source] | None = None
+) -> _T:
+    given = {key: value for key, value in flags.items() if value is not None}
+    sources = [
+        *_file_sources(daemon, config_path),
+        *(extra or ()),
+        _environment(cls),
+        _Source(place="the command line", values=given, key_prefix="--"),
+    ]
+    known = cls.model_fields
+    merged: dict[str, Any] = {}
+    origin: dict[str, _Source] = {}
+    for source in sources:
+        for key, value in source.values.items():
+            if key not in known:
+                raise InvalidArgument(
+                    f"{source.named(str(key))} in {source.place} is not a setting of the {daemon}.",
+                    hint=f"It knows {', '.join(known)}.",
+                )
+            merged[key] = value
+            origin[key] = source
+    try:
+        return cls(**merged)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = str(first["loc"][0])
+        source = origin[key]
+        inner = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"][1:])
+        raise InvalidArgument(
+            f"{source.named(key)}{inner} in {source.place} is wrong: {first['msg']}.", hint=_form(cls, key)
+        ) from None
+
+
+def _form(cls: type[_Settings], key: str) -> str:
+    default = cls.model_fields[key].get_default(call_default_factory=True, validated_data={})
+    return f"Its default is {default!s}." if default not in ("", ()) else f"See the documentation of {key}."
+
+
+def _environment(cls: type[_Settings]) -> _Source:
+    """What the environment gives, lists as JSON; keys that are no settings are kept, so that they can be refused."""
+    prefix = cls.model_config["env_prefix"]
+    place = "the environment"
+    try:
+        values = EnvSettingsSource(cls)()
+    except SettingsError as error:
+        cause = f": {error.__cause__}" if error.__cause__ else ""
+        raise InvalidArgument(f"{error}{cause}.", hint="Lists are given as JSON in the environment.") from None
+    unknown = {
+        name.removeprefix(prefix).lower(): value
+        for name, value in os.environ.items()
+        if name.startswith(prefix) and name.removeprefix(prefix).lower() not in cls.model_fields
+    }
+    return _Source(place=place, values={**values, **unknown}, key_prefix=prefix, upper=True)
+
+
+def _file_sources(daemon: str, config_path: Path | None) -> Iterator[_Source]:
+    paths = places.config_files(daemon) if config_path is None else (config_path,)
+    for path in paths:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            if config_path is None:
+                continue
+            raise InvalidArgument(f"{path} does not exist.", hint="Give another file with --config.") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidArgument(f"{path} cannot be read: {error}.", hint="Make it readable UTF-8, or remove it.") from None
+        yield _file_source(path, text, daemon)
+
+
+def _file_source(path: Path, text: str, daemon: str) -> _Source:
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InvalidArgument(f"{path} is not YAML: {' '.join(str(error).split())}.", hint="Correct it there.") from None
+    if document is None:
+        document = {}
+    if not isinstance(document, dict):
+        raise InvalidArgument(f"{path} does not hold keys and values.", hint="Write lines such as listen: 127.0.0.1:8081.")
+    # The agent's own key "colony" is an address, so a mapping tells a section from it.
+    sections = {name: document[name] for name in ("colony", "agent") if isinstance(document.get(name), dict)}
+    if not sections:
+        return _Source(place=str(path), values=document)
+    for key in document:
+        if key not in sections:
+            raise InvalidArgument(f"{key} in {path} is in no section.", hint="Put it under colony: or agent:.")
+    return _Source(place=str(path), values=sections.get(daemon, {}), key_prefix=f"{daemon}.")
