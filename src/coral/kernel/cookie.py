@@ -1,0 +1,41 @@
+"""The cookie of a site: everything that the programs must know when it is hit. Mirrors the enum in probe.bpf.c."""
+
+from __future__ import annotations
+
+from coral.model.site import Pairing, Site, SiteKind
+
+MAX_SITES = 1 << 16
+
+_TAIL = 1 << 8
+_GO = 1 << 9
+_UNSEEN = 1 << 10
+_CONDITIONAL = 1 << 11
+_CONDITION_SHIFT = 12
+_SITE_SHIFT = 32
+
+
+def cookie_of(site: Site, *, slot: int, index: int, pairing: Pairing, unseen: bool) -> int:
+    """The cookie of one site.
+
+    Args:
+        site: What it is.
+        slot: Of its collector.
+        index: Of the site among the collector's sites, below ``MAX_SITES``.
+        pairing: What identifies a call.
+        unseen: Whether an entry is all that will be seen of a call.
+
+    Raises:
+        ValueError: ``index`` does not fit.
+    """
+    if not 0 <= index < MAX_SITES:
+        raise ValueError(f"site index {index} does not fit a cookie")
+    cookie = slot | index << _SITE_SHIFT
+    if site.kind is SiteKind.TAIL:
+        cookie |= _TAIL
+    if pairing is Pairing.GO:
+        cookie |= _GO
+    if unseen:
+        cookie |= _UNSEEN
+    if site.condition >= 0:
+        cookie |= _CONDITIONAL | site.condition << _CONDITION_SHIFT
+    return cookie

@@ -1,0 +1,248 @@
+"""The kernel layer's face: slots, members, attachments, counters and records. Blocking; the agent calls it from threads."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from coral.events.record import RECORD
+from coral.kernel import link
+from coral.kernel.cookie import cookie_of
+from coral.kernel.layout import ACTIVE, CALL, CALL_KEY, CONTROL, COUNTERS, MAX_SLOTS, MEMBER, MEMBER_KEY, SLOT, STATE
+from coral.kernel.maps import Map
+from coral.kernel.programs import Programs
+from coral.kernel.ring import Ring
+from coral.model.errors import FailedPrecondition, ResourceExhausted
+from coral.model.probe import Mode, ProbeConfig, ProbeFilter
+from coral.model.site import FunctionPlan, Method, Site
+
+Array = npt.NDArray[np.void]
+CONTROL_RING_BYTES = 1 << 20
+_BURST_NS = 100_000_000  # a rate limit may be used up to this much ahead
+_SECOND_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """What one plan holds in the kernel: links for its exits and for its entries."""
+
+    exit_fds: tuple[int, ...]
+    entry_fds: tuple[int, ...]
+
+    def detach(self) -> None:
+        """Entries first, so that every call that was counted can still be seen to return. Blocks up to a few 100 ms."""
+        for fd in (*self.entry_fds, *self.exit_fds):
+            os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What a drain brought: process control records that happened before the newest of the events, and the events."""
+
+    control: Array
+    events: Array
+
+
+class Engine:
+    """The programs, loaded, and their maps.
+
+    Args:
+        ring_bytes: Of the event ring, a power of two.
+        max_open_calls: That can be tracked at once, on the whole host.
+
+    Raises:
+        FailedPrecondition: This host cannot run them.
+    """
+
+    def __init__(self, *, ring_bytes: int = 16 << 20, max_open_calls: int = 131_072) -> None:
+        self._programs = Programs({"events": ring_bytes, "calls": max_open_calls})
+        if not link.supported(self._programs.program_fd("on_entry")):
+            self._programs.close()
+            raise FailedPrecondition(
+                f"This kernel ({os.uname().release}) has no uprobe_multi links.", hint="Linux 6.6 or later is needed."
+            )
+        self._slots = Map(self._programs.map_fd("slots"), "u4", SLOT)
+        self._counters = Map(self._programs.map_fd("counters"), "u4", COUNTERS)
+        self._state = Map(self._programs.map_fd("state"), "u4", STATE)
+        self._active = Map(self._programs.map_fd("active"), "u4", ACTIVE)
+        self._calls = Map(self._programs.map_fd("calls"), CALL_KEY, CALL)
+        self._members = Map(self._programs.map_fd("members"), MEMBER_KEY, MEMBER)
+        self._events = Ring(self._programs.map_fd("events"), ring_bytes, RECORD)
+        self._control = Ring(self._programs.map_fd("control"), CONTROL_RING_BYTES, CONTROL)
+        self._poll = select.epoll()
+        self._poll.register(self._events.fd, select.EPOLLIN)
+        self._poll.register(self._control.fd, select.EPOLLIN)
+        self._lock = threading.Lock()
+        self._used: set[int] = set()
+        self._next_instance = 1
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The ways of attaching that this host offers."""
+        return ("uprobe_multi",)
+
+    def acquire_slot(self, config: ProbeConfig, bounds: ProbeFilter) -> int:
+        """A slot with fresh counters, for one collector.
+
+        Raises:
+            ResourceExhausted: All are taken.
+        """
+        with self._lock:
+            free = next((slot for slot in range(MAX_SLOTS) if slot not in self._used), None)
+            if free is None:
+                raise ResourceExhausted(
+                    f"All {MAX_SLOTS} probes of this host are in use.", hint="Stop a session first: coral debug session list."
+                )
+            self._counters.put(free, np.zeros(1, COUNTERS))
+            self._slots.put(free, _slot(config, bounds))
+            self._used.add(free)
+            self._set_active()
+            return free
+
+    def release_slot(self, slot: int) -> None:
+        """Gives a slot back, once all its attachments are detached; forgets its members and open calls."""
+        with self._lock:
+            self._used.discard(slot)
+            self._set_active()
+        for map_, name in ((self._members, "slot"), (self._calls, "slot")):
+            for keys, _ in list(map_.batches()):
+                for key in keys[keys[name] == slot]:
+                    map_.delete(key)
+
+    def add_member(self, slot: int, pid: int) -> int:
+        """Makes a process count for a slot, and every process it forks from now on.
+
+        Returns:
+            The number that names it in records.
+
+        Raises:
+            OSError: The table of members is full.
+        """
+        with self._lock:
+            number = self._next_instance
+            self._next_instance += 1
+        member = np.zeros(1, MEMBER)
+        member["instance"] = number
+        self._members.put((slot, pid), member)
+        return number
+
+    def member(self, slot: int, pid: int) -> int | None:
+        """The number of a member; None when the process is none."""
+        found = self._members.get((slot, pid))
+        return None if found is None else int(found["instance"][0])
+
+    def remove_member(self, slot: int, pid: int) -> None:
+        """Lets a process go."""
+        self._members.delete((slot, pid))
+
+    def attach(self, slot: int, path: str, plan: FunctionPlan, *, first_site: int, mode: Mode, pid: int = 0) -> Attachment:
+        """Attaches a plan: exits before entries, so that no call is seen to enter whose return could be missed.
+
+        Args:
+            slot: Of the collector.
+            path: Of the file, see ``link.create``.
+            plan: What to attach.
+            first_site: Index of the plan's first site among the collector's.
+            mode: With ``COUNT`` only entries are attached, and they are ``unseen``.
+            pid: Only this process, or 0 for all that map the file.
+
+        Raises:
+            FailedPrecondition: The kernel refuses an instruction.
+            OSError: Anything else.
+        """
+        exit_fds: tuple[int, ...] = ()
+        if mode is Mode.EVENTS and plan.exits:
+            exit_fds = (self._link("on_exit", slot, path, plan, plan.exits, first_site, pid, mode),)
+        try:
+            entry_fd = self._link("on_entry", slot, path, plan, plan.entries, first_site, pid, mode)
+        except BaseException:
+            Attachment(exit_fds, ()).detach()
+            raise
+        return Attachment(exit_fds, (entry_fd,))
+
+    def counters(self, slot: int) -> dict[str, int]:
+        """The kernel's counters of a slot, by the names of the ledger."""
+        found = self._counters.get(slot)
+        if found is None:  # an array map has every index
+            raise KeyError(slot)
+        return {name: int(found[name][0]) for name in COUNTERS.names or () if name not in _INTERNAL}
+
+    def open_calls(self, slot: int) -> tuple[Array, Array]:
+        """Keys and values of the calls of a slot that are tracked now."""
+        keys, values = [], []
+        for some_keys, some_values in self._calls.batches():
+            mine = some_keys["slot"] == slot
+            keys.append(some_keys[mine])
+            values.append(some_values[mine])
+        return np.concatenate(keys), np.concatenate(values)
+
+    def forget_calls(self, slot: int, gone: Callable[[Array, Array], npt.NDArray[np.bool_]]) -> int:
+        """Removes the open calls for which ``gone(keys, values)`` is true; returns how many there were."""
+        keys, values = self.open_calls(slot)
+        return sum(self._calls.delete(key) for key in keys[gone(keys, values)]) if len(keys) else 0
+
+    def lost(self) -> dict[str, int]:
+        """How many control records and forked members found their table full."""
+        found = self._state.get(0)
+        if found is None:
+            raise KeyError("state")
+        return {name: int(found[name][0]) for name in ("control_lost", "members_lost")}
+
+    def wait(self, timeout_s: float) -> None:
+        """Blocks until a ring has something, or the time is up."""
+        self._poll.poll(timeout_s)
+
+    def drain(self) -> Drained:
+        """Takes what the rings hold. Control is read after the events, so that each event's process is known by then."""
+        events = self._events.drain()
+        return Drained(control=self._control.drain(), events=events)
+
+    def close(self) -> None:
+        """Unloads everything."""
+        self._poll.close()
+        self._events.close()
+        self._control.close()
+        self._programs.close()
+
+    def _link(
+        self,
+        program: str,
+        slot: int,
+        path: str,
+        plan: FunctionPlan,
+        sites: Sequence[Site],
+        first_site: int,
+        pid: int,
+        mode: Mode,
+    ) -> int:
+        unseen = mode is Mode.COUNT or plan.method is Method.ENTRY_ONLY
+        index = {site: first_site + position for position, site in enumerate(plan.sites)}
+        cookies = [cookie_of(site, slot=slot, index=index[site], pairing=plan.pairing, unseen=unseen) for site in sites]
+        return link.create(self._programs.program_fd(program), path, [site.offset for site in sites], cookies, pid=pid)
+
+    def _set_active(self) -> None:
+        bits = np.zeros(1, ACTIVE)
+        bits["slots"] = sum(1 << slot for slot in self._used)
+        self._active.put(0, bits)
+
+
+_INTERNAL = frozenset({"completed", "admitted", "arrival_ns"})
+
+
+def _slot(config: ProbeConfig, bounds: ProbeFilter) -> Array:
+    wanted = np.zeros(1, SLOT)
+    wanted["min_ns"] = bounds.min_duration_ns
+    wanted["max_ns"] = bounds.max_duration_ns
+    if bounds.max_events_per_second:
+        wanted["interval_ns"] = _SECOND_NS // bounds.max_events_per_second
+        wanted["burst_ns"] = _BURST_NS
+    wanted["max_events"] = config.max_events
+    wanted["sample_rate"] = config.sample_rate
+    wanted["count_only"] = config.mode is Mode.COUNT
+    return wanted
