@@ -11,7 +11,8 @@ from coral.wire._generated.colony.v1 import debug_pb2, inspect_pb2, registry_pb2
 from coral.wire._generated.mesh.v1 import ebpf_pb2
 
 MESH = """
-StartUprobeCollectorRequest agent_id 1 service_name 2 function_name 3 duration 4 config 5 sdk_addr 6 session_id 100 filter 101 actor 102
+StartUprobeCollectorRequest agent_id 1 service_name 2 function_name 3 duration 4 config 5 sdk_addr 6 session_id 100 \
+filter 101 actor 102
 UprobeConfig capture_args 1 capture_return 2 sample_rate 3 max_events 4 mode 100
 UprobeFilter min_duration 1 max_duration 2 max_events_per_second 3 condition 100
 StartUprobeCollectorResponse collector_id 1 expires_at 2 supported 3 error 4 instances 100
@@ -20,21 +21,24 @@ StopUprobeCollectorResponse success 1 error 2 ledger 100 last_sequence 101
 QueryUprobeEventsRequest collector_id 1 start_time 2 end_time 3 max_events 4 page_token 100
 QueryUprobeEventsResponse events 1 has_more 2 next_page_token 100
 EbpfEvent timestamp 1 collector_id 2 agent_id 3 service_name 4 uprobe_event 30
-UprobeEvent timestamp 1 collector_id 2 agent_id 3 service_name 4 function_name 5 event_type 6 duration_ns 7 pid 8 tid 9 args 10 \
-return_value 11 labels 12 sequence 100
+UprobeEvent timestamp 1 collector_id 2 agent_id 3 service_name 4 function_name 5 event_type 6 duration_ns 7 pid 8 \
+tid 9 args 10 return_value 11 labels 12 sequence 100
 FunctionArgument name 1 type 2 value 3
 FunctionReturnValue type 1 value 2 is_error 3 error_message 4
 StreamUprobeEventsRequest collector_id 1 after_sequence 2
-UprobeEventBatch arrow_ipc 1 first_sequence 2 last_sequence 3 ledger 4 instances 5 collector_id 6 final 7 status 8 reason_code 9
-Ledger entered 1 returned 2 unreturned 3 open 4 no_return 5 too_deep 6 emitted 7 filtered 8 sampled_out 9 rate_limited 10 ring_lost 11 \
-stored 12 queue_dropped 13 in_transit 14 orphan_returns 15 unknown_intervals 16 balanced 17 unseen 18
+UprobeEventBatch arrow_ipc 1 first_sequence 2 last_sequence 3 ledger 4 instances 5 collector_id 6 final 7 status 8 \
+reason_code 9
+Ledger entered 1 returned 2 unreturned 3 open 4 no_return 5 too_deep 6 emitted 7 filtered 8 sampled_out 9 \
+rate_limited 10 ring_lost 11 stored 12 queue_dropped 13 in_transit 14 orphan_returns 15 unknown_intervals 16 balanced 17 unseen 18
 UnknownInterval from 1 to 2 cause 3
-Instance pid 1 start_time_ns 2 executable 3 build_id 4 image_id 5 function_name 6 status 7 reason 8 method 9 sites 10 exit_status 11
+Instance pid 1 start_time_ns 2 executable 3 build_id 4 image_id 5 function_name 6 status 7 reason 8 method 9 sites 10 \
+exit_status 11
 Site offset 1 kind 2 reason 3
 """
 
 COLONY = """
-AttachUprobeRequest service_name 1 function_name 2 duration 3 config 4 agent_id 5 sdk_addr 6 filter 7 reason 100 accept_cost 101
+AttachUprobeRequest service_name 1 function_name 2 duration 3 config 4 agent_id 5 sdk_addr 6 filter 7 reason 100 \
+accept_cost 101
 AttachUprobeResponse session_id 1 expires_at 2 success 3 error 4
 DetachUprobeRequest session_id 1
 DetachUprobeResponse success 1 error 2
@@ -42,13 +46,14 @@ QueryUprobeEventsRequest session_id 1 start_time 2 end_time 3 max_events 4 page_
 QueryUprobeEventsResponse events 1 has_more 2 next_page_token 100 ledger 101
 ListDebugSessionsRequest service_name 1 status 2 session_id 100 page_size 101 page_token 102
 ListDebugSessionsResponse sessions 1 next_page_token 100
-DebugSession session_id 1 service_name 2 function_name 3 agent_id 4 started_at 5 expires_at 6 status 7 requested_by 8 event_count 9 \
-ledger 100 collectors 101 reason 102 ended_at 103 reason_code 104
+DebugSession session_id 1 service_name 2 function_name 3 agent_id 4 started_at 5 expires_at 6 status 7 requested_by 8 \
+event_count 9 ledger 100 collectors 101 reason 102 ended_at 103 reason_code 104
 Collector collector_id 1 agent_id 2 status 3 reason 4 ledger 5 instances 6
 GetDebugResultsRequest session_id 1 format 2 service_name 3
-GetDebugResultsResponse session_id 1 function 2 duration 3 statistics 4 slow_outliers 5 call_tree 6 ledger 100 histogram 101
-DebugStatistics total_calls 1 duration_p50 2 duration_p95 3 duration_p99 4 duration_max 5 errors 100 calls_per_second 101 \
-duration_min 102 duration_mean 103 duration_sum 104
+GetDebugResultsResponse session_id 1 function 2 duration 3 statistics 4 slow_outliers 5 call_tree 6 ledger 100 \
+histogram 101
+DebugStatistics total_calls 1 duration_p50 2 duration_p95 3 duration_p99 4 duration_max 5 errors 100 \
+calls_per_second 101 duration_min 102 duration_mean 103 duration_sum 104
 SlowOutlier duration 1 timestamp 2 labels 3 event 100
 FollowUprobeEventsRequest session_id 1 after 2
 """
