@@ -29,7 +29,8 @@ StreamUprobeEventsRequest collector_id 1 after_sequence 2
 UprobeEventBatch arrow_ipc 1 first_sequence 2 last_sequence 3 ledger 4 instances 5 collector_id 6 final 7 status 8 \
 reason_code 9
 Ledger entered 1 returned 2 unreturned 3 open 4 no_return 5 too_deep 6 emitted 7 filtered 8 sampled_out 9 \
-rate_limited 10 ring_lost 11 stored 12 queue_dropped 13 in_transit 14 orphan_returns 15 unknown_intervals 16 balanced 17 unseen 18
+rate_limited 10 ring_lost 11 stored 12 queue_dropped 13 in_transit 14 orphan_returns 15 \
+unknown_intervals 16 balanced 17 unseen 18
 UnknownInterval from 1 to 2 cause 3
 Instance pid 1 start_time_ns 2 executable 3 build_id 4 image_id 5 function_name 6 status 7 reason 8 method 9 sites 10 \
 exit_status 11
