@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import signal
 from collections.abc import Mapping
+
+_PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 
 
 def stop_event() -> asyncio.Event:
@@ -28,3 +31,18 @@ def announce_ready(facts: Mapping[str, object], ready_fd: int | None) -> None:
     if ready_fd is not None:
         with os.fdopen(ready_fd, "w") as pipe:
             pipe.write(json.dumps(facts) + "\n")
+
+
+def die_with_parent() -> None:
+    """Has the kernel send SIGTERM to this process when the process that started it is gone, however that ended.
+
+    For a daemon that is given ``--ready-fd``: nobody else would stop it. A parent that died before this call is noticed when
+    the ready line is written to its closed pipe.
+
+    Raises:
+        OSError: The kernel refuses it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0):
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl(PR_SET_PDEATHSIG): {os.strerror(number)}")
