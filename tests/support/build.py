@@ -1,0 +1,106 @@
+"""Compiles the ground-truth programs, once for each set of sources, flags and compiler."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = Path(__file__).parent / "programs"
+BUILD = ROOT / "build" / "tests"
+
+
+def c_program(name: str, *flags: str, strip: bool = False) -> Path:
+    """The executable of ``programs/c/NAME.c``.
+
+    Args:
+        name: Base name of the source.
+        flags: For gcc, after ``-O2``, so that they can take it back.
+        strip: Whether symbols that the loader does not need are taken out.
+    """
+    return _gcc(name, (*flags, "-pthread"), strip=strip)
+
+
+def c_library(name: str) -> Path:
+    """The shared library of ``programs/c/NAME.c``, called ``libNAME.so``."""
+    return _gcc(name, ("-shared", "-fPIC"), output=f"lib{name}.so")
+
+
+def c_user_of(library: Path, name: str) -> Path:
+    """The executable of ``programs/c/NAME.c``, linked with ``library``, which it finds where it is now."""
+    return _gcc(name, (f"-L{library.parent}", f"-l:{library.name}", f"-Wl,-rpath,{library.parent}"))
+
+
+def go_program(package: str) -> Path:
+    """The executable of the package ``programs/go/PACKAGE``."""
+    module = PROGRAMS / "go"
+    go = _go()
+    sources = [module / "go.mod", *sorted((module / package).glob("*.go"))]
+    version = subprocess.run([go, "version"], check=True, capture_output=True, text=True).stdout
+    output = _place(sources, (version,)) / package
+    command = [go, "build", "-o", "{output}", f"./{package}"]
+    return _once(output, command, cwd=module, env={**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": ""})
+
+
+def grpcurl() -> Path:
+    """The real grpcurl, built from the Go module proxy once and kept."""
+    output = BUILD / "grpcurl-v1.9.3" / "grpcurl"
+    if not output.exists():
+        output.parent.mkdir(parents=True, exist_ok=True)
+        _run(
+            [_go(), "install", "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3"],
+            cwd=ROOT,
+            env={**os.environ, "GOBIN": str(output.parent), "GOFLAGS": "", "CGO_ENABLED": "0"},
+            timeout_s=280,
+        )
+    return output
+
+
+def _go() -> str:
+    for candidate in (ROOT / ".venv" / "bin" / "go", shutil.which("go")):
+        if candidate and Path(candidate).exists():
+            return str(candidate)
+    raise RuntimeError("There is no Go compiler: `make test` installs one into .venv (the `go` group of pyproject.toml).")
+
+
+def _gcc(name: str, flags: Sequence[str], *, output: str = "", strip: bool = False) -> Path:
+    source = PROGRAMS / "c" / f"{name}.c"
+    gcc = shutil.which("gcc")
+    if gcc is None:
+        raise RuntimeError("There is no C compiler: install gcc and libc6-dev (`make test` does, as root).")
+    version = subprocess.run([gcc, "--version"], check=True, capture_output=True, text=True).stdout
+    sources = [source, PROGRAMS / "c" / "truth.h"]
+    target = _place(sources, (*flags, str(strip), version)) / (output or name)
+    before, after = ["-Wall", "-Wextra", "-Werror", "-O2", "-fexceptions"], list(flags)
+    command = [gcc, *before, "-o", "{output}", str(source), *after, *(["-s"] if strip else [])]
+    return _once(target, command, cwd=source.parent, env=dict(os.environ))
+
+
+def _place(sources: Sequence[Path], facts: Sequence[str]) -> Path:
+    digest = hashlib.sha256("\0".join(facts).encode())
+    for source in sources:
+        digest.update(source.read_bytes())
+    return BUILD / digest.hexdigest()[:16]
+
+
+def _once(output: Path, command: Sequence[str], *, cwd: Path, env: dict[str, str]) -> Path:
+    """Runs ``command`` unless its output is there; two runs at once do not see each other's half-written file."""
+    if output.exists():
+        return output
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
+        made = Path(scratch) / output.name
+        _run([part.replace("{output}", str(made)) for part in command], cwd=cwd, env=env, timeout_s=240)
+        made.replace(output)
+    return output
+
+
+def _run(command: Sequence[str], *, cwd: Path, env: dict[str, str], timeout_s: float) -> None:
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout_s, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
