@@ -54,6 +54,7 @@ check: ## format, lint, types, imports, generated code, wire compatibility, the 
 	$(VENV)/ruff format --check .
 	$(VENV)/ruff check .
 	$(VENV)/mypy
+	$(VENV)/mypy scripts
 	$(VENV)/lint-imports
 	$(PYTHON) scripts/check_wire.py
 	$(PYTHON) scripts/build_bpf.py --check
