@@ -1,0 +1,41 @@
+"""The command ``coral``. Commands are named here and loaded when they run, so that a help page costs what click costs."""
+
+from __future__ import annotations
+
+import sys
+
+from coral.cli.entry import run
+
+COMMANDS = {
+    "dev": ("coral.dev:dev", "Run a colony and an agent on this host, to try things out."),
+    "colony start": ("coral.colony.command:start", "Run the control plane."),
+    "agent start": ("coral.agent.command:start", "Run the agent of this host; needs root."),
+    "agent list": ("coral.cli.listing_commands:agents", "List the agents that the colony knows."),
+    "service list": ("coral.cli.listing_commands:services", "List the services that can be debugged."),
+    "debug attach": ("coral.cli.attach_command:attach", "Watch a function of a running service."),
+    "debug session list": ("coral.cli.session_commands:list_sessions", "List sessions, running and ended."),
+    "debug session get": ("coral.cli.session_commands:get", "Show one session."),
+    "debug session events": ("coral.cli.session_commands:events", "Show the calls that a session saw."),
+    "debug session stop": ("coral.cli.session_commands:stop", "End a session, and show it."),
+    "db query": ("coral.cli.database_command:query", "Ask the colony's database in SQL."),
+}
+"""By path: where the command is, and its one-line help."""
+
+GROUPS = {
+    "colony": "The control plane.",
+    "agent": "The hosts.",
+    "service": "The services.",
+    "debug": "Debug a service.",
+    "debug session": "What is and was debugged.",
+    "db": "The colony's database.",
+}
+"""By path: the one-line help of each group."""
+
+
+def main() -> None:
+    """Runs the command line of this process and exits."""
+    sys.exit(run(sys.argv[1:], commands=COMMANDS, groups=GROUPS))
+
+
+if __name__ == "__main__":
+    main()
