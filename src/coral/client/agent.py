@@ -1,0 +1,78 @@
+"""A typed client of one agent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import grpc
+
+from coral.wire._generated.mesh.v1 import ebpf_pb2, ebpf_pb2_grpc
+from coral.wire.errors import from_rpc
+from coral.wire.server import MAX_MESSAGE_BYTES
+
+OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Callers retry, knowing what may be repeated; and an agent that comes back is reached within a second.
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Channels to one address must not share a connection: an old one's backoff would delay the new one.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    """A channel to HOST:PORT; connects when first used."""
+    return grpc.aio.insecure_channel(address, options=list(OPTIONS))
+
+
+class AgentClient:
+    """The RPCs of an agent. What they raise is a ``CoralError``: the agent's own, or Unavailable and DeadlineExceeded."""
+
+    def __init__(self, channel: grpc.aio.Channel, *, peer: str) -> None:
+        """Args: ``peer`` is who is called, for messages ("Agent web-1 at 10.0.0.4:8080")."""
+        self._stub: ebpf_pb2_grpc.DebugServiceAsyncStub = ebpf_pb2_grpc.DebugServiceStub(channel)
+        self._peer = peer
+
+    async def start(
+        self, request: ebpf_pb2.StartUprobeCollectorRequest, *, timeout_s: float
+    ) -> ebpf_pb2.StartUprobeCollectorResponse:
+        """Attaches a probe; the same session id again gives the same collector."""
+        try:
+            return await self._stub.StartUprobeCollector(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, peer=self._peer) from None
+
+    async def stop(self, collector_id: str, *, timeout_s: float) -> ebpf_pb2.StopUprobeCollectorResponse:
+        """Detaches, and returns when that was verified."""
+        request = ebpf_pb2.StopUprobeCollectorRequest(collector_id=collector_id)
+        try:
+            return await self._stub.StopUprobeCollector(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, peer=self._peer) from None
+
+    async def query(
+        self, request: ebpf_pb2.QueryUprobeEventsRequest, *, timeout_s: float
+    ) -> ebpf_pb2.QueryUprobeEventsResponse:
+        """One page of the events in the agent's window."""
+        try:
+            return await self._stub.QueryUprobeEvents(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, peer=self._peer) from None
+
+    async def stream(self, collector_id: str, *, after_sequence: int) -> AsyncIterator[ebpf_pb2.UprobeEventBatch]:
+        """Batches from after a sequence on, until the final one; closing the iterator ends the call."""
+        request = ebpf_pb2.StreamUprobeEventsRequest(collector_id=collector_id, after_sequence=after_sequence)
+        call = self._stub.StreamUprobeEvents(request)
+        try:
+            async for batch in call:
+                yield batch
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, peer=self._peer) from None
+        finally:
+            call.cancel()

@@ -1,0 +1,232 @@
+"""Sessions, their collectors and instances, as the control file keeps them.
+
+Functions named ``put_*`` and ``delete_*`` are jobs for ``Database.write``, the others for ``Database.read``. Times are ns
+since the epoch here and TIMESTAMPTZ (microseconds) in the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import duckdb
+
+from coral.colony.store.documents import intervals_of, intervals_text, ledger_of, ledger_text
+from coral.model.addresses import FileOffset
+from coral.model.session import Collector, Instance, InstanceStatus, ReasonCode, Session, Status
+from coral.model.site import Site, SiteKind
+
+_SESSION_COLUMNS = """
+    session_id, service_name, function_name, agent_id, epoch_ns(started_at), epoch_ns(expires_at), status,
+    coalesce(requested_by, ''), reason, reason_code, coalesce(epoch_ns(ended_at), 0)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A session that had not ended, as a restart finds it.
+
+    Attributes:
+        session: With its collectors.
+        request: The serialized AttachUprobeRequest it began with.
+        boot_ids: Collector id to the life of the agent that it belongs to.
+    """
+
+    session: Session
+    request: bytes
+    boot_ids: Mapping[str, str]
+
+
+def put_session(connection: duckdb.DuckDBPyConnection, session: Session, request: bytes) -> None:
+    """Inserts or replaces the row of a session; not its collectors."""
+    collector_id = session.collectors[-1].collector_id if session.agent_id and session.collectors else ""
+    connection.execute(
+        """
+        INSERT OR REPLACE INTO debug_sessions VALUES
+            (?, ?, ?, ?, ?, make_timestamptz(?::BIGINT), make_timestamptz(?::BIGINT), ?, ?, ?, ?,
+             CASE WHEN ? = 0 THEN NULL ELSE make_timestamptz(?::BIGINT) END, ?)
+        """,
+        [
+            session.session_id, collector_id, session.service_name, session.function_name, session.agent_id,
+            session.started_at_ns // 1000, session.expires_at_ns // 1000, session.status, session.requested_by,
+            session.reason, session.reason_code, session.ended_at_ns // 1000, session.ended_at_ns // 1000, request,
+        ],
+    )  # fmt: skip
+
+
+def put_collector(connection: duckdb.DuckDBPyConnection, session_id: str, boot_id: str, collector: Collector) -> None:
+    """Inserts or replaces the row of a collector."""
+    ledger = collector.ledger
+    connection.execute(
+        "INSERT OR REPLACE INTO debug_collectors VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            collector.collector_id, session_id, collector.agent_id, boot_id, collector.status, collector.reason,
+            collector.reason_code, ledger_text(ledger), intervals_text(ledger.unknown_intervals),
+        ],
+    )  # fmt: skip
+
+
+def put_instances(connection: duckdb.DuckDBPyConnection, collector: Collector) -> None:
+    """Replaces the rows of a collector's instances."""
+    connection.execute("DELETE FROM debug_instances WHERE collector_id = ?", [collector.collector_id])
+    for instance in collector.instances:
+        sites = [{"offset": site.offset, "kind": str(site.kind), "reason": site.reason} for site in instance.sites]
+        connection.execute(
+            "INSERT INTO debug_instances VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                collector.collector_id, instance.pid, instance.start_time_ns, instance.executable, instance.build_id,
+                instance.image_id, instance.function_name, instance.status, instance.reason, instance.method, sites,
+                instance.exit_status,
+            ],
+        )  # fmt: skip
+
+
+def delete_sessions(connection: duckdb.DuckDBPyConnection, session_ids: Sequence[str]) -> None:
+    """Removes sessions with all that belongs to them."""
+    ids = [list(session_ids)]
+    connection.execute(
+        """
+        DELETE FROM debug_instances WHERE collector_id IN
+            (SELECT collector_id FROM debug_collectors WHERE list_contains(?::VARCHAR[], session_id))
+        """,
+        ids,
+    )
+    connection.execute("DELETE FROM debug_collectors WHERE list_contains(?::VARCHAR[], session_id)", ids)
+    connection.execute("DELETE FROM debug_sessions WHERE list_contains(?::VARCHAR[], session_id)", ids)
+
+
+def find_sessions(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    service_name: str = "",
+    status: str = "",
+    session_id: str = "",
+    before: str = "",
+    limit: int,
+) -> list[Session]:
+    """Sessions that match, newest first; session ids sort by time.
+
+    Args:
+        connection: A cursor.
+        service_name: Only of this service; empty for all.
+        status: Only in this state; empty for all.
+        session_id: Only this one; empty for all.
+        before: Only older ones than this session id; empty for all.
+        limit: At most so many.
+    """
+    found = connection.execute(
+        f"""
+        SELECT {_SESSION_COLUMNS} FROM debug_sessions
+        WHERE (? = '' OR service_name = ?) AND (? = '' OR status = ?) AND (? = '' OR session_id = ?)
+          AND (? = '' OR session_id < ?)
+        ORDER BY session_id DESC LIMIT ?
+        """,
+        [service_name, service_name, status, status, session_id, session_id, before, before, limit],
+    ).fetchall()
+    sessions = [_session(row) for row in found]
+    collectors = _collectors(connection, [session.session_id for session in sessions])
+    return [
+        replace(session, collectors=tuple(collector for collector, _ in collectors.get(session.session_id, ())))
+        for session in sessions
+    ]
+
+
+def unended(connection: duckdb.DuckDBPyConnection) -> list[Kept]:
+    """The sessions that were pending or active, oldest first."""
+    found = connection.execute(
+        f"SELECT {_SESSION_COLUMNS}, request FROM debug_sessions WHERE status IN ('pending', 'active') ORDER BY session_id"
+    ).fetchall()
+    collectors = _collectors(connection, [row[0] for row in found])
+    kept = []
+    for row in found:
+        mine = collectors.get(row[0], [])
+        kept.append(
+            Kept(
+                session=replace(_session(row), collectors=tuple(collector for collector, _ in mine)),
+                request=bytes(row[-1]),
+                boot_ids={collector.collector_id: boot_id for collector, boot_id in mine},
+            )
+        )
+    return kept
+
+
+def ended_before(connection: duckdb.DuckDBPyConnection, when_ns: int, *, limit: int) -> list[str]:
+    """The ids of the sessions that ended before ``when_ns``, oldest first."""
+    found = connection.execute(
+        """
+        SELECT session_id FROM debug_sessions WHERE ended_at < make_timestamptz(?::BIGINT)
+        ORDER BY ended_at LIMIT ?
+        """,
+        [when_ns // 1000, limit],
+    ).fetchall()
+    return [row[0] for row in found]
+
+
+def _session(row: Sequence[Any]) -> Session:
+    return Session(
+        session_id=row[0],
+        service_name=row[1],
+        function_name=row[2],
+        agent_id=row[3],
+        started_at_ns=row[4],
+        expires_at_ns=row[5],
+        status=Status(row[6]),
+        requested_by=row[7],
+        reason=row[8],
+        reason_code=ReasonCode(row[9]),
+        ended_at_ns=row[10],
+    )
+
+
+def _collectors(connection: duckdb.DuckDBPyConnection, session_ids: Sequence[str]) -> dict[str, list[tuple[Collector, str]]]:
+    """Session id to its collectors, oldest first, each with the life of its agent."""
+    found = connection.execute(
+        """
+        SELECT session_id, collector_id, agent_id, status, reason, reason_code, ledger, unknown_intervals, boot_id
+        FROM debug_collectors WHERE list_contains(?::VARCHAR[], session_id) ORDER BY collector_id
+        """,
+        [list(session_ids)],
+    ).fetchall()
+    instances = _instances(connection, [row[1] for row in found])
+    by_session: dict[str, list[tuple[Collector, str]]] = {}
+    for row in found:
+        collector = Collector(
+            collector_id=row[1],
+            agent_id=row[2],
+            status=Status(row[3]),
+            reason=row[4],
+            reason_code=ReasonCode(row[5]),
+            ledger=replace(ledger_of(row[6]), unknown_intervals=intervals_of(row[7])),
+            instances=tuple(instances.get(row[1], ())),
+        )
+        by_session.setdefault(row[0], []).append((collector, row[8]))
+    return by_session
+
+
+def _instances(connection: duckdb.DuckDBPyConnection, collector_ids: Iterable[str]) -> dict[str, list[Instance]]:
+    found = connection.execute(
+        "SELECT * FROM debug_instances WHERE list_contains(?::VARCHAR[], collector_id) ORDER BY collector_id, pid",
+        [list(collector_ids)],
+    ).fetchall()
+    by_collector: dict[str, list[Instance]] = {}
+    for row in found:
+        by_collector.setdefault(row[0], []).append(
+            Instance(
+                pid=row[1],
+                start_time_ns=row[2],
+                executable=row[3],
+                build_id=row[4],
+                image_id=row[5],
+                function_name=row[6],
+                status=InstanceStatus(row[7]),
+                reason=row[8],
+                method=row[9],
+                sites=tuple(
+                    Site(offset=FileOffset(site["offset"]), kind=SiteKind(site["kind"]), reason=site["reason"])
+                    for site in row[10]
+                ),
+                exit_status=row[11],
+            )
+        )
+    return by_collector

@@ -1,0 +1,270 @@
+"""One DuckDB file: a writer thread that groups what waits into one transaction, readers beside it, and recovery.
+
+A commit costs milliseconds (it is synced to disk), so writes that arrive while one runs share the next. A fatal error, such
+as a full disk, invalidates the whole instance: every later statement fails until the file is opened anew, after which all
+that was committed is there. The writer does that, with backoff; meanwhile reads and writes fail as Unavailable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+import structlog
+
+from coral.colony.store.schema import Migration, migrate
+from coral.model.errors import CoralError, FailedPrecondition, Unavailable
+
+T = TypeVar("T")
+Job = Callable[[duckdb.DuckDBPyConnection], T]
+
+_log = structlog.get_logger(__name__)
+_GROUP = 64
+_READERS = 4
+_FIRST_RETRY_S = 0.5
+_LAST_RETRY_S = 30.0
+_READ_TIMEOUT_S = 30.0
+_CONFIG: dict[str, Any] = {
+    # No statement may touch a file or load code: the same instance answers `coral db query`.
+    "enable_external_access": False,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "threads": 2,
+    "memory_limit": "1GB",
+}
+
+
+@dataclass(slots=True)
+class _Write:
+    job: Job[Any]
+    done: Future[Any] = field(default_factory=Future)
+
+
+class Database:
+    """One file, open in this process alone."""
+
+    def __init__(self, path: Path, migrations: Sequence[Migration]) -> None:
+        self.path = path
+        self._migrations = migrations
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._jobs: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._run, name=f"writer-{path.stem}", daemon=True)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix=f"reader-{path.stem}")
+        self._guard = threading.Condition()
+        self._cursors: set[duckdb.DuckDBPyConnection] = set()
+        self._retry_s = _FIRST_RETRY_S
+        self._retry_at = 0.0
+
+    async def open(self) -> None:
+        """Opens the file, creating it if there is none, and brings its schema up to date.
+
+        Raises:
+            FailedPrecondition: Another process has it open, or a newer Coral wrote it.
+        """
+        await asyncio.to_thread(self._connect)
+        self._writer.start()
+
+    async def close(self) -> None:
+        """Runs what is queued, writes everything into the file, and closes it."""
+        if self._writer.is_alive():
+            self._jobs.put(None)
+            await asyncio.to_thread(self._writer.join)
+        await asyncio.to_thread(self._disconnect)
+        self._readers.shutdown()
+
+    async def write(self, job: Job[T]) -> T:
+        """Runs ``job`` in a transaction, perhaps shared with others that wait; returns once it is on disk.
+
+        A job may run twice (when another of its group fails), so it changes nothing but the database.
+
+        Raises:
+            Unavailable: The database cannot be written now; nothing was.
+        """
+        write = _Write(job)
+        self._jobs.put(write)
+        # Shielded: a caller that goes away does not make a transaction that runs undone.
+        return await asyncio.shield(asyncio.wrap_future(write.done))
+
+    def post(self, job: Job[Any], *, what: str) -> None:
+        """Queues ``job`` behind what waits already, for writes that nobody waits for; a failure is logged as ``what``."""
+        write = _Write(job)
+
+        def report(done: Future[Any]) -> None:
+            if error := done.exception():
+                _log.error("write failed", file=self.path.name, what=what, error=str(error))
+
+        write.done.add_done_callback(report)
+        self._jobs.put(write)
+
+    async def read(self, job: Job[T], *, timeout_s: float = _READ_TIMEOUT_S) -> T:
+        """Runs ``job`` on a cursor of its own, beside the writer, over what is committed.
+
+        Raises:
+            Unavailable: The database is being reopened.
+            duckdb.InterruptException: It took longer than ``timeout_s``.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, job, timeout_s)
+
+    def _read(self, job: Job[T], timeout_s: float) -> T:
+        with self._guard:
+            if self._connection is None:
+                raise self._unavailable()
+            cursor = self._connection.cursor()
+            self._cursors.add(cursor)
+        watchdog = threading.Timer(timeout_s, cursor.interrupt)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            return job(cursor)
+        except (duckdb.FatalException, duckdb.InternalException) as error:
+            raise self._unavailable() from error
+        finally:
+            watchdog.cancel()
+            cursor.close()
+            with self._guard:
+                self._cursors.discard(cursor)
+                self._guard.notify_all()
+
+    def _run(self) -> None:
+        stopping = False
+        while not stopping:
+            first = self._jobs.get()
+            group = [] if first is None else [first]
+            stopping = first is None
+            while len(group) < _GROUP and not stopping:
+                try:
+                    following = self._jobs.get_nowait()
+                except queue.Empty:
+                    break
+                if following is None:
+                    stopping = True
+                else:
+                    group.append(following)
+            if group:
+                self._transact(group)
+
+    def _transact(self, group: list[_Write]) -> None:
+        if not self._ready():
+            for write in group:
+                write.done.set_exception(self._unavailable())
+            return
+        try:
+            results = self._commit(group)
+        except Exception as error:  # noqa: BLE001  (the boundary of the thread: what a job raises belongs to who waits for it)
+            if self._broken(error):
+                self._reopen_later(error)
+                for write in group:
+                    write.done.set_exception(self._unavailable())
+            elif len(group) == 1:
+                group[0].done.set_exception(error)
+            else:
+                # One of them is at fault: each for itself, so that it does not take the others with it.
+                for write in group:
+                    self._transact([write])
+            return
+        self._retry_s = _FIRST_RETRY_S
+        for write, result in zip(group, results, strict=True):
+            write.done.set_result(result)
+
+    def _commit(self, group: list[_Write]) -> list[Any]:
+        connection = self._connection
+        assert connection is not None, "_ready() was asked first"
+        connection.begin()
+        try:
+            results = [write.job(connection) for write in group]
+            connection.commit()
+        except BaseException:
+            self._rollback(connection)
+            raise
+        return results
+
+    def _rollback(self, connection: duckdb.DuckDBPyConnection) -> None:
+        try:
+            connection.rollback()
+        except duckdb.Error as error:  # a failed commit has rolled back already; the first error is the one that counts
+            _log.debug("rollback", file=self.path.name, error=str(error))
+
+    def _broken(self, error: Exception) -> bool:
+        """Whether the instance is of no use any more: it says so, or not even a trivial statement runs."""
+        if isinstance(error, duckdb.FatalException | duckdb.IOException):
+            return True
+        if not isinstance(error, duckdb.Error) or self._connection is None:
+            return False
+        try:
+            self._connection.execute("SELECT count(*) FROM schema_migrations").fetchone()
+        except duckdb.Error:
+            return True
+        return False
+
+    def _reopen_later(self, error: Exception) -> None:
+        _log.error("database closed after an error", file=self.path.name, error=str(error), retry_s=self._retry_s)
+        self._disconnect()
+        self._retry_at = time.monotonic() + self._retry_s
+        self._retry_s = min(2 * self._retry_s, _LAST_RETRY_S)
+
+    def _ready(self) -> bool:
+        """Whether there is a connection; opens the file anew when it is time for that."""
+        if self._connection is not None:
+            return True
+        if time.monotonic() < self._retry_at:
+            return False
+        try:
+            self._connect()
+        except (duckdb.Error, CoralError) as error:
+            self._reopen_later(error)
+            return False
+        _log.info("database open again", file=self.path.name)
+        return True
+
+    def _connect(self) -> None:
+        try:
+            connection = duckdb.connect(str(self.path), config=_CONFIG)
+        except duckdb.IOException as error:
+            if "lock" not in str(error):
+                raise FailedPrecondition(
+                    f"{self.path} cannot be opened: {error}.", hint="Look at the file, or give another --state-dir."
+                ) from None
+            raise FailedPrecondition(
+                f"{self.path} is in use by another process: {_holder(str(error))}.",
+                hint="Stop the other colony, or give this one another --state-dir.",
+            ) from None
+        # Names of Python variables are no tables.
+        connection.execute("SET python_enable_replacements = false")
+        migrate(connection, self._migrations, file=str(self.path))
+        connection.execute("SET lock_configuration = true")
+        with self._guard:
+            self._connection = connection
+
+    def _disconnect(self) -> None:
+        """Closes the file; waits for the readers first, since an instance lives until its last cursor is closed."""
+        with self._guard:
+            connection, self._connection = self._connection, None
+            for cursor in self._cursors:
+                cursor.interrupt()
+            if not self._guard.wait_for(lambda: not self._cursors, timeout=_READ_TIMEOUT_S):
+                _log.warning("readers did not end", file=self.path.name, readers=len(self._cursors))
+        if connection is not None:
+            try:
+                connection.close()
+            except duckdb.Error as error:  # what cannot be written into the file stays in its log, which the next open reads
+                _log.warning("database did not close cleanly", file=self.path.name, error=str(error))
+
+    def _unavailable(self) -> Unavailable:
+        return Unavailable(
+            f"The colony's database {self.path.name} cannot be used now.",
+            hint="Free disk space in its state directory if that is full; it is opened anew by itself.",
+        )
+
+
+def _holder(message: str) -> str:
+    """Who holds the lock, out of DuckDB's message: ``... Conflicting lock is held in /usr/bin/python (PID 12) ...``."""
+    _, found, rest = message.partition("held in ")
+    return rest.partition(")")[0] + ")" if found else message

@@ -1,0 +1,194 @@
+"""The tables of both files, as numbered migrations. A migration that has run is never edited; a change is a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import duckdb
+
+from coral.model.errors import FailedPrecondition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migration:
+    """One step of a schema.
+
+    Attributes:
+        number: Its place in the order, from 1.
+        name: What it does, for ``schema_migrations``.
+        statements: What it runs, in one transaction.
+    """
+
+    number: int
+    name: str
+    statements: tuple[str, ...]
+
+
+_MIGRATIONS_TABLE = """
+    CREATE TABLE IF NOT EXISTS schema_migrations (
+        number INTEGER NOT NULL, name VARCHAR NOT NULL, applied_at TIMESTAMPTZ NOT NULL)
+"""
+
+CONTROL: Sequence[Migration] = (
+    Migration(
+        number=1,
+        name="sessions, registry and audit",
+        statements=(
+            # The first nine columns are those of the system this grew from, in its order; empty agent_id: spans several.
+            """
+            CREATE TABLE debug_sessions (
+                session_id VARCHAR PRIMARY KEY,
+                collector_id VARCHAR,
+                service_name VARCHAR NOT NULL,
+                function_name VARCHAR NOT NULL,
+                agent_id VARCHAR NOT NULL,
+                started_at TIMESTAMPTZ NOT NULL,
+                expires_at TIMESTAMPTZ NOT NULL,
+                status VARCHAR NOT NULL,
+                requested_by VARCHAR,
+                reason VARCHAR NOT NULL,
+                reason_code VARCHAR NOT NULL,
+                ended_at TIMESTAMPTZ,
+                request BLOB NOT NULL)
+            """,
+            """
+            CREATE TABLE debug_collectors (
+                collector_id VARCHAR PRIMARY KEY,
+                session_id VARCHAR NOT NULL,
+                agent_id VARCHAR NOT NULL,
+                boot_id VARCHAR NOT NULL,
+                status VARCHAR NOT NULL,
+                reason VARCHAR NOT NULL,
+                reason_code VARCHAR NOT NULL,
+                ledger VARCHAR NOT NULL,
+                unknown_intervals VARCHAR NOT NULL)
+            """,
+            """
+            CREATE TABLE debug_instances (
+                collector_id VARCHAR NOT NULL,
+                pid INTEGER NOT NULL,
+                start_time_ns BIGINT NOT NULL,
+                executable VARCHAR NOT NULL,
+                build_id VARCHAR NOT NULL,
+                image_id VARCHAR NOT NULL,
+                function_name VARCHAR NOT NULL,
+                status VARCHAR NOT NULL,
+                reason VARCHAR NOT NULL,
+                method VARCHAR NOT NULL,
+                sites STRUCT("offset" UBIGINT, kind VARCHAR, reason VARCHAR)[] NOT NULL,
+                exit_status INTEGER)
+            """,
+            """
+            CREATE TABLE agents (
+                agent_id VARCHAR PRIMARY KEY,
+                address VARCHAR NOT NULL,
+                version VARCHAR NOT NULL,
+                hostname VARCHAR NOT NULL,
+                boot_id VARCHAR NOT NULL,
+                kernel VARCHAR NOT NULL,
+                methods VARCHAR[] NOT NULL,
+                last_seen_at TIMESTAMPTZ NOT NULL)
+            """,
+            """
+            CREATE TABLE services (
+                name VARCHAR NOT NULL,
+                agent_id VARCHAR NOT NULL,
+                instances UINTEGER NOT NULL,
+                rule VARCHAR NOT NULL,
+                sdk_enabled BOOLEAN NOT NULL,
+                sdk_addr VARCHAR NOT NULL,
+                sdk_version VARCHAR NOT NULL)
+            """,
+            # reason is the caller's own; for db_query it is the statement.
+            """
+            CREATE TABLE audit_log (
+                sequence BIGINT NOT NULL,
+                "time" TIMESTAMPTZ NOT NULL,
+                principal VARCHAR NOT NULL,
+                "role" VARCHAR NOT NULL,
+                address VARCHAR NOT NULL,
+                action VARCHAR NOT NULL,
+                service_name VARCHAR NOT NULL,
+                function_name VARCHAR NOT NULL,
+                session_id VARCHAR NOT NULL,
+                agent_id VARCHAR NOT NULL,
+                reason VARCHAR NOT NULL,
+                decision VARCHAR NOT NULL,
+                outcome VARCHAR NOT NULL)
+            """,
+        ),
+    ),
+)
+
+EVENTS: Sequence[Migration] = (
+    Migration(
+        number=1,
+        name="events and how far each collector got",
+        statements=(
+            # The columns of events.batch.SCHEMA in its order, then the session.
+            """
+            CREATE TABLE uprobe_events (
+                timestamp_ns BIGINT NOT NULL,
+                collector_id VARCHAR NOT NULL,
+                agent_id VARCHAR NOT NULL,
+                service_name VARCHAR NOT NULL,
+                function_name VARCHAR NOT NULL,
+                event_type VARCHAR NOT NULL,
+                duration_ns UBIGINT NOT NULL,
+                pid INTEGER NOT NULL,
+                tid INTEGER NOT NULL,
+                args STRUCT(name VARCHAR, "type" VARCHAR, "value" VARCHAR)[],
+                return_value STRUCT("type" VARCHAR, "value" VARCHAR, is_error BOOLEAN, error_message VARCHAR),
+                labels MAP(VARCHAR, VARCHAR),
+                sequence UBIGINT NOT NULL,
+                session_id VARCHAR NOT NULL)
+            """,
+            # Written in the transaction of the events that it covers, so that it is what a restart resumes from. No
+            # primary key: rows are rewritten several times a second, which an index would only make dearer, and the one
+            # writer inserts each collector once.
+            """
+            CREATE TABLE collector_progress (
+                collector_id VARCHAR NOT NULL,
+                session_id VARCHAR NOT NULL,
+                last_sequence UBIGINT NOT NULL,
+                stored UBIGINT NOT NULL,
+                queue_dropped UBIGINT NOT NULL,
+                ledger VARCHAR NOT NULL,
+                histogram BLOB NOT NULL,
+                snapshot_at_ns BIGINT NOT NULL,
+                ended BOOLEAN NOT NULL,
+                status VARCHAR NOT NULL,
+                reason_code VARCHAR NOT NULL)
+            """,
+        ),
+    ),
+)
+
+
+def migrate(connection: duckdb.DuckDBPyConnection, migrations: Sequence[Migration], *, file: str) -> None:
+    """Brings a database to the newest schema; a step and its row in ``schema_migrations`` are one transaction.
+
+    Args:
+        connection: To the database, with nothing else going on.
+        migrations: All of them, in order.
+        file: Its name, for the message.
+
+    Raises:
+        FailedPrecondition: The file was written by a newer Coral.
+    """
+    connection.execute(_MIGRATIONS_TABLE)
+    row = connection.execute("SELECT coalesce(max(number), 0) FROM schema_migrations").fetchone()
+    reached = int(row[0]) if row else 0
+    newest = migrations[-1].number
+    if reached > newest:
+        raise FailedPrecondition(
+            f"{file} has schema {reached}, this version of Coral knows {newest}.",
+            hint="Start the newer version again, or give another --state-dir.",
+        )
+    for migration in migrations[reached:]:
+        connection.begin()
+        for statement in migration.statements:
+            connection.execute(statement)
+        connection.execute("INSERT INTO schema_migrations VALUES (?, ?, now())", [migration.number, migration.name])
+        connection.commit()
