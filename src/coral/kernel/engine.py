@@ -182,6 +182,13 @@ class Engine:
             values.append(some_values[mine])
         return np.concatenate(keys), np.concatenate(values)
 
+    def count_open_calls(self) -> dict[int, int]:
+        """How many calls are tracked now, by slot."""
+        totals = np.zeros(MAX_SLOTS, "i8")
+        for keys, _ in self._calls.batches():
+            totals += np.bincount(keys["slot"], minlength=MAX_SLOTS)
+        return {int(slot): int(totals[slot]) for slot in np.flatnonzero(totals)}
+
     def forget_calls(self, slot: int, gone: Callable[[Array, Array], npt.NDArray[np.bool_]]) -> int:
         """Removes the open calls for which ``gone(keys, values)`` is true; returns how many there were."""
         keys, values = self.open_calls(slot)

@@ -8,6 +8,7 @@ deserialized here rather than by grpc, because grpc reports bytes that are no me
 from __future__ import annotations
 
 import inspect
+import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from coral.model.errors import CoralError, Internal, InvalidArgument, Unavailable
+from coral.model.errors import CoralError, FailedPrecondition, Internal, InvalidArgument, Unavailable
 from coral.wire.errors import abort
 
 MAX_MESSAGE_BYTES = 16 << 20
@@ -133,3 +134,26 @@ class Server:
         """Says so in the health service, lets running calls finish for ``grace_s``, then ends them."""
         await self._health.enter_graceful_shutdown()
         await self.grpc.stop(grace_s)
+
+
+def require_loopback(address: str) -> None:
+    """Refuses to serve beyond this host while nobody has to show who they are.
+
+    Raises:
+        FailedPrecondition: The address is not a loopback one.
+        InvalidArgument: It is no address.
+    """
+    host, _ = split_address(address)
+    if host != "localhost" and not (_is_ip(host) and ipaddress.ip_address(host).is_loopback):
+        raise FailedPrecondition(
+            f"{address} can be reached from other hosts, and nothing authenticates them.",
+            hint="Listen on 127.0.0.1, and reach it through an SSH tunnel.",
+        )
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

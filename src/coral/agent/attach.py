@@ -1,0 +1,204 @@
+"""Bringing processes into a collector: resolve, make members, attach, read back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from coral.agent.collector import Collector, Group, Tracked
+from coral.agent.processes import Processes
+from coral.agent.readback import breakpoints
+from coral.agent.resolve import FunctionName, LibraryNotLoaded, Located, Resolver
+from coral.kernel.engine import Attachment, Engine
+from coral.model.errors import CoralError, FailedPrecondition, NotFound
+from coral.model.probe import Mode
+from coral.model.session import Instance, InstanceStatus
+from coral.model.site import Site
+from coral.procfs.process import Process, ProcessId, is_alive
+from coral.procfs.table import Entry
+
+
+class Attacher:
+    """Attaches collectors to processes.
+
+    Args:
+        engine: The kernel layer.
+        resolver: Finds the function in a process.
+        processes: Who else runs on this host.
+    """
+
+    def __init__(self, engine: Engine, resolver: Resolver, processes: Processes) -> None:
+        self._engine = engine
+        self._resolver = resolver
+        self._processes = processes
+
+    async def join(self, collector: Collector, entries: Sequence[Entry]) -> list[CoralError]:
+        """Attaches the collector in those of ``entries`` that it does not have yet.
+
+        Each becomes an instance that is attached, skipped (its image has no such function) or failed, with the reason. One
+        whose library is not mapped yet becomes nothing, and can be given again.
+
+        Returns:
+            Why processes could not be attached, one error each.
+        """
+        errors: list[CoralError] = []
+        service_pids = [entry.process.id.pid for entry in self._processes.known_instances(collector.spec.service_name)]
+        function = FunctionName.parse(collector.spec.function_name)
+        async with collector.changing:
+            for entry in entries:
+                process = entry.process
+                if process.id in collector.tracked or collector.ended.is_set():
+                    continue
+                try:
+                    located = await self._resolver.locate(process, function)
+                except LibraryNotLoaded as error:
+                    errors.append(error)
+                except CoralError as error:
+                    errors.append(error)
+                    if await asyncio.to_thread(is_alive, process.id):
+                        self._refuse(collector, process, error)
+                else:
+                    try:
+                        await self._attach(collector, process, located, service_pids)
+                    except CoralError as error:
+                        errors.append(error)
+                        self._refuse(collector, process, error)
+                    finally:
+                        os.close(located.fd)
+        return errors
+
+    def adopt(self, collector: Collector, *, parent: int, child: ProcessId, number: int) -> Tracked | None:
+        """Takes note of a forked child, which the kernel made a member before its first instruction.
+
+        Returns:
+            The child, if it needs a link of its own (see ``link_child``); else None.
+        """
+        origin = collector.of_pid(parent)
+        if origin is None or origin.group is None:
+            return None
+        tracked = Tracked(
+            id=child,
+            instance=replace(
+                origin.instance, pid=child.pid, start_time_ns=child.start_time_ns, reason=f"forked from pid {parent}"
+            ),
+            group=origin.group,
+            number=number,
+        )
+        collector.track(tracked)
+        return tracked if origin.group.by_process else None
+
+    async def link_child(self, collector: Collector, tracked: Tracked) -> None:
+        """Attaches a forked child by itself, since the link of its parent is for the parent alone."""
+        group = tracked.group
+        async with collector.changing:
+            if group is None or collector.ended.is_set() or tracked.id not in collector.tracked:
+                return
+            try:
+                group.attachments[tracked.id.pid] = await self._link(collector, group, tracked.id.pid)
+            except FailedPrecondition as error:
+                collector.update(tracked, status=InstanceStatus.FAILED, reason=error.message)
+            else:
+                collector.update(tracked, reason=f"{tracked.instance.reason}; its calls count from a moment after the fork")
+
+    async def _attach(self, collector: Collector, process: Process, located: Located, service_pids: Sequence[int]) -> None:
+        pid = process.id.pid
+        group = collector.groups.get(located.key)
+        if group is None:
+            group = collector.new_group(
+                key=located.key,
+                plan=located.plan,
+                build_id=located.info.build_id,
+                image_id=located.info.image_id,
+                by_process=located.shared and await asyncio.to_thread(_mapped_by_others, located, service_pids),
+                fd=os.dup(located.fd),
+            )
+        # A member first: from here on its children are members too, and nothing is counted before the links are there.
+        number = self._engine.member(collector.slot, pid) or self._engine.add_member(collector.slot, pid)
+        try:
+            if not await asyncio.to_thread(is_alive, process.id):
+                raise NotFound(f"Process {pid} ended before it could be attached.", hint="Try again.")
+            scope = pid if group.by_process else 0
+            if scope not in group.attachments:
+                group.attachments[scope] = await self._link(collector, group, scope)
+            missing = await asyncio.to_thread(breakpoints, pid, group.key, attached_sites(collector, group))
+            if missing:
+                raise FailedPrecondition(
+                    f"{len(missing)} of {len(group.plan.sites)} breakpoints are not in the text of process {pid}.",
+                    hint="Its image may have been replaced or be mapped in an unusual way.",
+                )
+        except (CoralError, OSError):
+            self._engine.remove_member(collector.slot, pid)
+            raise
+        collector.track(
+            Tracked(
+                id=process.id,
+                instance=Instance(
+                    pid=pid,
+                    start_time_ns=process.id.start_time_ns,
+                    executable=process.executable,
+                    build_id=group.build_id,
+                    image_id=group.image_id,
+                    function_name=group.plan.name,
+                    status=InstanceStatus.ATTACHED,
+                    reason=group.plan.reason,
+                    method=group.plan.method,
+                    sites=group.plan.sites,
+                ),
+                group=group,
+                number=number,
+            )
+        )
+
+    async def _link(self, collector: Collector, group: Group, scope: int) -> Attachment:
+        try:
+            return await asyncio.to_thread(
+                self._engine.attach,
+                collector.slot,
+                f"/proc/self/fd/{group.fd}",
+                group.plan,
+                first_site=group.first_site,
+                mode=collector.spec.config.mode,
+                pid=scope,
+            )
+        except OSError as error:
+            raise FailedPrecondition(f"The kernel refused the probes of {group.plan.name}: {error.strerror}.") from error
+
+    def _refuse(self, collector: Collector, process: Process, error: CoralError) -> None:
+        skipped = isinstance(error, NotFound)
+        collector.track(
+            Tracked(
+                id=process.id,
+                instance=Instance(
+                    pid=process.id.pid,
+                    start_time_ns=process.id.start_time_ns,
+                    executable=process.executable,
+                    function_name=collector.spec.function_name,
+                    status=InstanceStatus.SKIPPED if skipped else InstanceStatus.FAILED,
+                    reason=error.message,
+                ),
+            )
+        )
+
+
+def attached_sites(collector: Collector, group: Group) -> tuple[Site, ...]:
+    """The sites of a group that carry breakpoints: in mode ``count`` the entries alone."""
+    return group.plan.entries if collector.spec.config.mode is Mode.COUNT else group.plan.sites
+
+
+def _mapped_by_others(located: Located, service_pids: Iterable[int]) -> bool:
+    """Whether a process outside the service maps the library, so that a probe in the file would cost it something."""
+    mine = set(service_pids)
+    needle = f" {located.key.inode} ".encode()
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdecimal() or int(folder.name) in mine:
+            continue
+        try:
+            text = (folder / "maps").read_bytes()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        if needle in text:
+            return True
+    return False

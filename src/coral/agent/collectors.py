@@ -1,0 +1,387 @@
+"""All collectors of this host: starting, following processes, ending in time, keeping the ended ones for late readers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+import numpy as np
+import structlog
+from rapidfuzz import process as fuzzy
+from ulid import ULID
+
+from coral.agent.attach import Attacher, attached_sites
+from coral.agent.clock import boot_ns, wall_ns
+from coral.agent.collector import Collector
+from coral.agent.open_calls import proven_gone
+from coral.agent.processes import Processes
+from coral.agent.pump import Pump
+from coral.agent.readback import changed
+from coral.agent.resolve import LibraryNotLoaded
+from coral.events.record import EVENT, Array
+from coral.kernel.engine import Drained, Engine
+from coral.kernel.layout import ControlKind
+from coral.model.errors import AmbiguousName, CoralError, FailedPrecondition, NotFound, ResourceExhausted
+from coral.model.probe import ProbeSpec
+from coral.model.session import InstanceStatus, ReasonCode, Status
+from coral.procfs.process import ProcessGone, ProcessId
+from coral.procfs.table import Changes
+
+_KEEP_ENDED_NS = 600_000_000_000
+_MAX_ENDED = 256
+_TICK_S = 0.5
+_CLONE_VM = 0x100
+"""A child that shares its parent's memory (vfork, posix_spawn) is about to call exec; it is not listed as an instance."""
+_STAT_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+_log = structlog.get_logger(__name__)
+
+
+class Collectors:
+    """The collectors of one agent.
+
+    Args:
+        agent_id: This host.
+        engine: The kernel layer.
+        attacher: Brings processes in.
+        processes: Those of the host.
+        window_bytes: For the events of all collectors together.
+        limit: How many may run at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        agent_id: str,
+        engine: Engine,
+        attacher: Attacher,
+        processes: Processes,
+        window_bytes: int,
+        limit: int,
+    ) -> None:
+        self.agent_id = agent_id
+        self._engine = engine
+        self._attacher = attacher
+        self._processes = processes
+        self._window_events = window_bytes // EVENT.itemsize
+        self._limit = limit
+        self._by_id: dict[str, Collector] = {}
+        self._by_slot: dict[int, Collector] = {}
+        self._starting: dict[str, asyncio.Task[Collector | CoralError]] = {}
+        self._pump = Pump(engine, self._deliver)
+        self._tasks = asyncio.TaskGroup()
+        self._ready = asyncio.Event()
+        processes.on_change(self._follow_table)
+
+    def get(self, collector_id: str) -> Collector:
+        """The collector of that id, running or ended within the last ten minutes.
+
+        Raises:
+            NotFound: There is none.
+        """
+        found = self._by_id.get(collector_id)
+        if found is None:
+            raise NotFound(
+                f"There is no collector {collector_id!r} on agent {self.agent_id}.",
+                hint="Ended ones are kept for ten minutes; the colony keeps their events.",
+            )
+        return found
+
+    @property
+    def running(self) -> list[Collector]:
+        """Those that have not ended."""
+        return [collector for collector in self._by_id.values() if not collector.ended.is_set()]
+
+    async def run(self) -> None:
+        """Drains, follows processes and ends collectors, until cancelled; then every probe is gone."""
+        try:
+            async with self._tasks:
+                self._tasks.create_task(self._pump.run())
+                self._tasks.create_task(self._housekeeping())
+                self._ready.set()
+        finally:
+            # What matters now is that nothing stays in any process when this one goes.
+            await asyncio.shield(asyncio.to_thread(_close_links, list(self._by_slot.values())))
+
+    async def start(self, spec: ProbeSpec, *, session_id: str, actor: str) -> Collector:
+        """Starts a collector, or returns the one that this session has here already.
+
+        Args:
+            spec: What is asked for.
+            session_id: Of the session it belongs to; empty for none.
+            actor: Who asked, for the log.
+
+        Raises:
+            NotFound: No instance of the service, or no such function in any of them.
+            InvalidArgument: Several functions answer to the name.
+            FailedPrecondition: Every instance failed, with the reason.
+            ResourceExhausted: Too many collectors run.
+        """
+        await self._ready.wait()
+        known = next((found for found in self._by_id.values() if session_id and found.session_id == session_id), None)
+        if known is not None:
+            return known
+        key = session_id or str(ULID())
+        task = self._starting.get(key)
+        if task is None:
+            # A task of its own, so that a caller who gives up does not leave half an attach behind.
+            task = self._tasks.create_task(self._outcome(spec, session_id, actor))
+            self._starting[key] = task
+            task.add_done_callback(lambda _: self._starting.pop(key, None))
+        outcome = await asyncio.shield(task)
+        if isinstance(outcome, CoralError):
+            raise outcome
+        return outcome
+
+    async def stop(self, collector_id: str) -> Collector:
+        """Ends a collector as ``detached``; one that has ended stays as it is.
+
+        Raises:
+            NotFound: There is none.
+        """
+        collector = self.get(collector_id)
+        collector.request_stop(ReasonCode.USER)
+        await collector.ended.wait()
+        return collector
+
+    async def _outcome(self, spec: ProbeSpec, session_id: str, actor: str) -> Collector | CoralError:
+        try:
+            return await self._start(spec, session_id, actor)
+        except CoralError as error:
+            _log.info("attach refused", service=spec.service_name, function=spec.function_name, reason=str(error))
+            return error
+
+    async def _start(self, spec: ProbeSpec, session_id: str, actor: str) -> Collector:
+        accepted_boot_ns, accepted_wall_ns = boot_ns(), wall_ns()
+        if len(self.running) + len(self._starting) > self._limit:
+            raise ResourceExhausted(
+                f"Agent {self.agent_id} runs {len(self.running)} probes, which is its limit.",
+                hint="Stop a session first: coral debug session list --status active.",
+            )
+        entries = await self._processes.instances(spec.service_name)
+        if not entries:
+            raise self._no_service(spec.service_name)
+        collector = Collector(
+            collector_id=str(ULID()),
+            session_id=session_id,
+            agent_id=self.agent_id,
+            spec=spec,
+            engine=self._engine,
+            slot=self._engine.acquire_slot(spec.config, spec.filter),
+            accepted_boot_ns=accepted_boot_ns,
+            accepted_wall_ns=accepted_wall_ns,
+        )
+        self._by_slot[collector.slot] = collector
+        try:
+            errors = await self._attacher.join(collector, entries)
+            # Processes that were forked or started while it attached, before their parent was a member.
+            errors += await self._attacher.join(collector, await self._processes.instances(spec.service_name))
+            waits = bool(errors) and all(isinstance(error, LibraryNotLoaded) for error in errors)
+            if not _attached(collector) and not waits:
+                raise _most_telling(errors)
+        except BaseException:
+            await asyncio.shield(self._discard(collector))
+            raise
+        if _attached(collector):
+            collector.status = Status.ACTIVE
+        self._by_id[collector.collector_id] = collector
+        self._tasks.create_task(self._live(collector))
+        _log.info(
+            "attached",
+            collector=collector.collector_id,
+            session=session_id,
+            service=spec.service_name,
+            function=collector.function_name,
+            instances=len(collector.tracked),
+            actor=actor,
+        )
+        return collector
+
+    async def _live(self, collector: Collector) -> None:
+        """Waits for the end of a collector, and ends it."""
+        while (remaining_s := collector.remaining_s) > 0 and not collector.stop_requested.is_set():
+            # In short steps: asyncio's clock stands still while the host is suspended, CLOCK_BOOTTIME does not.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(remaining_s, _TICK_S)):
+                    await collector.stop_requested.wait()
+        code = collector.stop_code or ReasonCode.DEADLINE
+        status = Status.EXPIRED if code is ReasonCode.DEADLINE else Status.DETACHED
+        await self._finish(collector, status, code)
+
+    async def _finish(self, collector: Collector, status: Status, code: ReasonCode) -> None:
+        """Detaches, verifies, takes the last events and closes the books."""
+        async with collector.changing:
+            await asyncio.to_thread(_close_links, [collector])
+            await self._pump.flush()
+            gone = await asyncio.to_thread(
+                self._engine.forget_calls, collector.slot, lambda keys, values: proven_gone(collector, keys, values)
+            )
+            collector.count_gone(gone)
+            left = await asyncio.to_thread(_left_behind, collector)
+            keys, _ = await asyncio.to_thread(self._engine.open_calls, collector.slot)
+            for tracked in list(collector.tracked.values()):
+                if tracked.instance.status is InstanceStatus.ATTACHED:
+                    collector.update(tracked, status=InstanceStatus.DETACHED)
+            collector.end(status, code, left or _SENTENCES.get(code, ""), open_calls=len(keys))
+            self._by_slot.pop(collector.slot, None)
+            await asyncio.to_thread(self._engine.release_slot, collector.slot)
+        if left:
+            _log.error("detach not verified", collector=collector.collector_id, reason=left)
+        _log.info("detached", collector=collector.collector_id, status=status, reason=code)
+
+    async def _discard(self, collector: Collector) -> None:
+        """Takes back what a refused attach has done."""
+        await asyncio.to_thread(_close_links, [collector])
+        await self._pump.flush()
+        self._by_slot.pop(collector.slot, None)
+        await asyncio.to_thread(self._engine.release_slot, collector.slot)
+
+    async def _follow_table(self, changes: Changes) -> None:
+        """Processes of a probed service that started or called exec join; refused ones that ended are forgotten."""
+        for collector in self.running:
+            for entry in changes.exited:
+                collector.forget_refused(entry.process.id)
+            mine = [entry for entry in changes.started if entry.named.name == collector.spec.service_name]
+            if mine:
+                await self._attacher.join(collector, mine)
+                self._activate(collector)
+
+    async def _housekeeping(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            running = self.running
+            if running:
+                open_now = await asyncio.to_thread(self._engine.count_open_calls)
+                for collector in running:
+                    collector.open_now = open_now.get(collector.slot, 0)
+            for collector in running:
+                if collector.status is Status.PENDING:
+                    await self._attacher.join(collector, self._processes.known_instances(collector.spec.service_name))
+                    self._activate(collector)
+            self._forget_old()
+
+    def _activate(self, collector: Collector) -> None:
+        if collector.status is Status.PENDING and _attached(collector):
+            collector.status = Status.ACTIVE
+            collector.notify()
+
+    def _forget_old(self) -> None:
+        ended = [collector for collector in self._by_id.values() if collector.ended.is_set()]
+        for position, collector in enumerate(reversed(ended)):
+            if position >= _MAX_ENDED or boot_ns() - collector.ended_boot_ns > _KEEP_ENDED_NS:
+                del self._by_id[collector.collector_id]
+
+    def _deliver(self, drained: Drained, offset_ns: int) -> None:
+        for row in drained.control:
+            self._follow(row)
+        events = drained.events
+        for slot in np.unique(events["slot"]):
+            collector = self._by_slot.get(int(slot))
+            if collector is not None:
+                collector.receive(events[events["slot"] == slot], offset_ns)
+        self._bound_windows()
+
+    def _follow(self, row: Array) -> None:
+        """Acts on one control record of the kernel."""
+        pid, kind = int(row["pid"]), int(row["kind"])
+        if kind == ControlKind.FORK:
+            collector = self._by_slot.get(int(row["slot"]))
+            if collector is None or int(row["clone_flags"]) & _CLONE_VM:
+                return
+            self._processes.fork_seen(int(row["parent"]), pid)
+            start_ns = int(row["start_boot_ns"]) // _STAT_TICK_NS * _STAT_TICK_NS
+            child = self._attacher.adopt(
+                collector,
+                parent=int(row["parent"]),
+                child=ProcessId(pid=pid, start_time_ns=start_ns),
+                number=int(row["instance"]),
+            )
+            if child is not None:
+                self._tasks.create_task(self._attacher.link_child(collector, child))
+            return
+        for collector in self._by_slot.values():
+            for tracked in [found for found in collector.tracked.values() if found.id.pid == pid]:
+                if kind == ControlKind.EXEC:
+                    collector.retire(tracked, status=InstanceStatus.EXITED, reason="it runs another program now (exec)")
+                else:
+                    collector.retire(tracked, status=InstanceStatus.EXITED, exit_status=_exit_status(int(row["status"])))
+                if tracked.number:
+                    self._tasks.create_task(self._sweep(collector, tracked.number))
+        if kind == ControlKind.EXEC:
+            self._processes.exec_seen(pid)
+        else:
+            self._processes.exit_seen(pid)
+
+    async def _sweep(self, collector: Collector, number: int) -> None:
+        async with collector.changing:
+            if not collector.ended.is_set():
+                gone = await asyncio.to_thread(
+                    self._engine.forget_calls, collector.slot, lambda keys, _: keys["instance"] == number
+                )
+                collector.count_gone(gone)
+
+    def _bound_windows(self) -> None:
+        """Keeps all windows together within their limit, at the cost of the fullest."""
+        windows = [collector.window for collector in self._by_id.values()]
+        excess = sum(window.kept for window in windows) - self._window_events
+        if excess > 0:
+            fullest = max(windows, key=lambda window: window.kept)
+            fullest.shrink(max(0, fullest.kept - excess))
+
+    def _no_service(self, name: str) -> NotFound:
+        nearest = [
+            found for found, _, _ in fuzzy.extract(name, [service.name for service in self._processes.services], limit=3)
+        ]
+        return NotFound(
+            f"No process of service {name!r} runs on agent {self.agent_id}.",
+            hint=f"The nearest names are {', '.join(nearest)}." if nearest else "See coral service list.",
+            details={"nearest": ", ".join(nearest), "missing": "service"},
+        )
+
+
+_SENTENCES = {
+    ReasonCode.DEADLINE: "its time was up",
+    ReasonCode.USER: "it was stopped",
+    ReasonCode.MAX_EVENTS: "max_events was reached",
+}
+
+
+def _attached(collector: Collector) -> bool:
+    return any(instance.status is InstanceStatus.ATTACHED for instance in collector.instances)
+
+
+def _close_links(collectors: Iterable[Collector]) -> None:
+    """Detaches; blocking, up to some 100 ms each."""
+    for collector in collectors:
+        for group in collector.groups.values():
+            while group.attachments:
+                group.attachments.popitem()[1].detach()
+
+
+def _left_behind(collector: Collector) -> str:
+    """What is still changed in the text of its processes, in words; empty when everything is as it was. Blocking."""
+    for tracked in collector.tracked.values():
+        group = tracked.group
+        if group is None:
+            continue
+        with suppress(ProcessGone):
+            sites = changed(tracked.id.pid, group.key, attached_sites(collector, group))
+            if sites:
+                return f"{len(sites)} sites of process {tracked.id.pid} do not have their original bytes after the detach"
+    return ""
+
+
+def _exit_status(status: int) -> int:
+    """The exit code, or minus the signal, of a status as wait(2) gives it."""
+    return -(status & 0x7F) if status & 0x7F else status >> 8 & 0xFF
+
+
+def _most_telling(errors: Sequence[CoralError]) -> CoralError:
+    """The error to answer with when no instance could be attached: what a user can act on comes first."""
+    for kind in (AmbiguousName, FailedPrecondition, NotFound):
+        for error in errors:
+            if isinstance(error, kind):
+                return error
+    return errors[0] if errors else NotFound("No instance of the service could be attached.", hint="Try again.")

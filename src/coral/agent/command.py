@@ -1,0 +1,39 @@
+"""``coral agent start``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(short_help="Run the agent of this host.")
+@click.option("--listen", metavar="HOST:PORT", help="Where to serve gRPC; default 127.0.0.1:8080.")
+@click.option("--colony", metavar="HOST:PORT", help="The colony to report to; default 127.0.0.1:8081.")
+@click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where the agent keeps its id.")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Read this file instead of the usual ones.")
+@click.option("--insecure", is_flag=True, help="No authentication; loopback only.")
+@click.option("--ready-fd", type=int, hidden=True)
+def start(
+    listen: str | None,
+    colony: str | None,
+    state_dir: Path | None,
+    config: Path | None,
+    insecure: bool,
+    ready_fd: int | None,
+) -> None:
+    """Run the agent of this host, as root: it attaches probes and reports what they see to the colony."""
+    import asyncio
+
+    from coral.agent.daemon import run
+    from coral.config.settings import load_agent_settings
+    from coral.telemetry import logs
+    from coral.telemetry.lifecycle import die_with_parent
+
+    if ready_fd is not None:
+        die_with_parent()
+    logs.configure()
+    settings = load_agent_settings({"listen": listen, "colony": colony, "state_dir": state_dir}, config)
+    if insecure:
+        click.echo("coral: no authentication: whoever reaches this loopback port can attach probes.", err=True)
+    asyncio.run(run(settings, ready_fd=ready_fd))

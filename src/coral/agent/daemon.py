@@ -1,0 +1,109 @@
+"""The agent as a whole: its parts made, wired, run and ended in the right order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import structlog
+from ulid import ULID
+
+from coral.agent.attach import Attacher
+from coral.agent.collectors import Collectors
+from coral.agent.processes import Processes
+from coral.agent.registration import Registration
+from coral.agent.resolve import Resolver
+from coral.agent.servicer import DebugServicer
+from coral.config.settings import AgentSettings
+from coral.elf.parser import Parser
+from coral.kernel.engine import Engine
+from coral.model.errors import FailedPrecondition
+from coral.model.text import check_name
+from coral.procfs.service import ServiceRule
+from coral.procfs.table import ProcessTable
+from coral.telemetry.lifecycle import announce_ready, stop_event
+from coral.wire._generated.mesh.v1 import ebpf_pb2_grpc
+from coral.wire.server import Server, require_loopback
+
+_SERVICE = "coral.mesh.v1.DebugService"
+_STOP_S = 0.2
+
+_log = structlog.get_logger(__name__)
+
+
+async def run(settings: AgentSettings, *, ready_fd: int | None) -> None:
+    """Runs the agent until SIGTERM or SIGINT. When it returns, no probe is left in any process.
+
+    Args:
+        settings: Where to listen, where the colony is, and the limits.
+        ready_fd: Where to say that it is ready; None for nowhere.
+
+    Raises:
+        FailedPrecondition: This host cannot run it, or the address is not loopback.
+        Unavailable: The port is taken.
+    """
+    require_loopback(settings.listen)
+    stop = stop_event()
+    agent_id = agent_id_of(settings)
+    # The worker is started before gRPC is: no process is forked after that.
+    async with Parser() as parser:
+        engine = await asyncio.to_thread(Engine, ring_bytes=settings.ring_bytes, max_open_calls=settings.max_open_calls)
+        try:
+            rules = [ServiceRule(**pattern.model_dump()) for pattern in settings.services]
+            processes = Processes(ProcessTable(rules=rules), agent_id)
+            collectors = Collectors(
+                agent_id=agent_id,
+                engine=engine,
+                attacher=Attacher(engine, Resolver(parser), processes),
+                processes=processes,
+                window_bytes=settings.window_bytes,
+                limit=settings.max_collectors,
+            )
+            server = Server()
+            ebpf_pb2_grpc.add_DebugServiceServicer_to_server(DebugServicer(collectors), server.grpc)
+            address = await server.start(settings.listen, services=[_SERVICE], flag="--listen")
+            registration = Registration(
+                colony=settings.colony,
+                address=address,
+                boot_id=str(ULID()),
+                methods=engine.methods,
+                processes=processes,
+                collectors=collectors,
+            )
+            _log.info("agent is ready", agent=agent_id, address=address, colony=settings.colony, pid=os.getpid())
+            announce_ready({"ready": True, "agent": address, "agent_id": agent_id, "pid": os.getpid()}, ready_fd)
+            try:
+                await _until(stop, collectors.run(), processes.run(), registration.run())
+            finally:
+                await server.stop(_STOP_S)
+        finally:
+            engine.close()
+
+
+async def _until(stop: asyncio.Event, *work: Coroutine[Any, Any, None]) -> None:
+    """Runs ``work`` until ``stop`` is set; an error in any of it ends the rest, and is raised."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(part) for part in work]
+        await stop.wait()
+        for task in tasks:
+            task.cancel()
+
+
+def agent_id_of(settings: AgentSettings) -> str:
+    """The name of this agent: as configured, else as kept in the state directory, at first the name of the host."""
+    if settings.agent_id:
+        return check_name(settings.agent_id, "agent_id")
+    kept = Path(settings.state_dir) / "agent_id"
+    try:
+        kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not kept.exists():
+            kept.write_text(socket.gethostname() + "\n")
+        return check_name(kept.read_text().strip(), f"the agent id in {kept}")
+    except OSError as error:
+        raise FailedPrecondition(
+            f"The state directory {kept.parent} cannot be used: {error.strerror}.", hint="Choose another with --state-dir."
+        ) from None

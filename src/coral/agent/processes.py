@@ -1,0 +1,104 @@
+"""The host's processes as the daemon follows them: a report of the kernel leads to a fresh look, and news go to listeners."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from coral.model.service import Service
+from coral.procfs.table import Changes, Entry, ProcessTable
+
+_PAUSE_S = 0.05
+"""Between looks when the kernel reports one exec after another."""
+_IDLE_S = 2.0
+"""A look is due after this long even without a report: the report may have been lost, and a fork alone is not reported."""
+
+Listener = Callable[[Changes], Awaitable[None]]
+
+
+class Processes:
+    """A ``ProcessTable`` behind the event loop.
+
+    Args:
+        table: What is kept of the processes.
+        agent_id: This host.
+    """
+
+    def __init__(self, table: ProcessTable, agent_id: str) -> None:
+        self._table = table
+        self._agent_id = agent_id
+        self._news: list[Callable[[], None]] = []
+        self._reported = asyncio.Event()
+        self._looking = asyncio.Lock()
+        self._listeners: list[Listener] = []
+        self.services_changed = asyncio.Event()
+        self.services: tuple[Service, ...] = ()
+
+    def on_change(self, listener: Listener) -> None:
+        """Calls ``listener`` after each look that found that processes started, called exec or ended."""
+        self._listeners.append(listener)
+
+    def exec_seen(self, pid: int) -> None:
+        """The kernel reported an exec."""
+        self._note(lambda: self._table.notify_exec(pid))
+
+    def fork_seen(self, parent: int, child: int) -> None:
+        """The kernel reported a fork."""
+        self._note(lambda: self._table.notify_fork(parent, child))
+
+    def exit_seen(self, pid: int) -> None:
+        """The kernel reported an exit."""
+        self._note(lambda: self._table.notify_exit(pid))
+
+    async def instances(self, service: str) -> list[Entry]:
+        """The instances of a service now, after a thorough look."""
+        await self._look(thorough=True)
+        return self._table.entries(service)
+
+    def known_instances(self, service: str) -> list[Entry]:
+        """The instances of a service as of the last look."""
+        return self._table.entries(service)
+
+    async def run(self) -> None:
+        """Looks whenever the kernel reports something, and now and then, until cancelled."""
+        while True:
+            await self._look(thorough=False)
+            try:
+                async with asyncio.timeout(_IDLE_S):
+                    await self._reported.wait()
+            except TimeoutError:
+                continue
+            await asyncio.sleep(_PAUSE_S)
+
+    def _note(self, news: Callable[[], None]) -> None:
+        self._news.append(news)
+        self._reported.set()
+
+    async def _look(self, *, thorough: bool) -> None:
+        async with self._looking:
+            self._reported.clear()
+            news, self._news = self._news, []
+            changes = await asyncio.to_thread(self._refresh, news, thorough)
+            services = tuple(
+                Service(
+                    name=summary.name,
+                    agent_id=self._agent_id,
+                    instances=summary.instances,
+                    rule=summary.rule,
+                    sdk_enabled=bool(summary.sdk_addr),
+                    sdk_addr=summary.sdk_addr,
+                    sdk_version=summary.sdk_version,
+                )
+                for summary in self._table.services().values()
+            )
+        if services != self.services:
+            self.services = services
+            self.services_changed.set()
+        if changes.started or changes.exited:
+            for listener in self._listeners:
+                await listener(changes)
+
+    def _refresh(self, news: Sequence[Callable[[], None]], thorough: bool) -> Changes:
+        for apply in news:
+            apply()
+        return self._table.refresh(thorough=thorough)

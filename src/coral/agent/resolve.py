@@ -1,0 +1,140 @@
+"""From a process and the name of a function to the image that has it, and how it is probed there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from coral.elf.image import ImageInfo, ImageKey
+from coral.elf.parser import Parser
+from coral.model.errors import FailedPrecondition, NotFound
+from coral.model.site import FunctionPlan
+from coral.procfs.maps import Module, modules, open_module
+from coral.procfs.process import Process
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionName:
+    """A function as a user names it.
+
+    Attributes:
+        library: Base name of the library it must be in; empty for the program, then its libraries.
+        name: The rest.
+    """
+
+    library: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> FunctionName:
+        """Of ``[LIBRARY!]NAME``."""
+        library, mark, name = text.rpartition("!")
+        return cls(library=library if mark else "", name=name)
+
+
+class LibraryNotLoaded(NotFound):
+    """The process has not mapped the library yet; it may still do so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Located:
+    """Where a process has the function.
+
+    Attributes:
+        fd: The image, open; the receiver closes it.
+        key: Its identity on disk.
+        info: What it is.
+        plan: How the function is probed.
+        shared: Whether it is a library, which processes of other services may map too.
+    """
+
+    fd: int
+    key: ImageKey
+    info: ImageInfo
+    plan: FunctionPlan
+    shared: bool
+
+
+class Resolver:
+    """Finds functions in processes.
+
+    Args:
+        parser: Reads the images.
+    """
+
+    def __init__(self, parser: Parser) -> None:
+        self._parser = parser
+
+    async def locate(self, process: Process, function: FunctionName) -> Located:
+        """The image of ``process`` that has the function: the program itself, then the libraries it has mapped.
+
+        Raises:
+            NotFound: No image has it; the message gives the nearest names of the program.
+            LibraryNotLoaded: It must be in a library that is not mapped.
+            InvalidArgument: Several functions answer to the name.
+            FailedPrecondition: It cannot be probed, with the reason.
+        """
+        pid = process.id.pid
+        if not function.library:
+            try:
+                with _opened_program(process) as fd:
+                    return await self._locate_in(fd, process.executable, function.name, library="")
+            except NotFound as error:
+                missing = error
+        else:
+            missing = LibraryNotLoaded(
+                f"{PurePath(process.executable).name} (pid {pid}) has not loaded {function.library}.",
+                hint="Name the file as it stands in /proc/PID/maps, for example libc.so.6!malloc.",
+            )
+        for module in modules(pid):
+            name = PurePath(module.path).name
+            if function.library and name != function.library:
+                continue
+            if not function.library and _is_program(module, process):
+                continue
+            try:
+                with _opened_module(pid, module) as fd:
+                    return await self._locate_in(fd, module.path, function.name, library=name)
+            except NotFound as error:
+                if function.library:
+                    missing = error
+            except FailedPrecondition:
+                if function.library:
+                    raise
+                # A library that cannot be read hides nothing that the program itself has under this name.
+        raise missing
+
+    async def _locate_in(self, fd: int, path: str, name: str, *, library: str) -> Located:
+        key = ImageKey.of_fd(fd)
+        plan = await self._parser.plan(fd, key, path, name, library=library)
+        info = await self._parser.identify(fd, key, path)
+        return Located(fd=os.dup(fd), key=key, info=info, plan=plan, shared=bool(library))
+
+
+@contextmanager
+def _opened_program(process: Process) -> Iterator[int]:
+    # The magic link leads to the very file that runs, also when it was deleted, replaced or lies in another mount namespace.
+    try:
+        fd = os.open(f"/proc/{process.id.pid}/exe", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise NotFound(f"Process {process.id.pid} ended.", hint="Try again.") from None
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _opened_module(pid: int, module: Module) -> Iterator[int]:
+    fd = open_module(pid, module.mappings[0])
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _is_program(module: Module, process: Process) -> bool:
+    return module.path == process.executable
