@@ -84,6 +84,14 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert heading in anchors, target
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_make_targets_exist(document: Path) -> None:
+    """Each ``make`` command that a document shows is a target that ``make help`` lists."""
+    listed = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    shown = re.findall(r"(?:^|`)make((?: [a-z-]+)+)(?:`|$)", document.read_text(), re.MULTILINE)
+    assert {name for names in shown for name in names.split()} <= set(listed)
+
+
 def test_decisions_have_the_parts_of_the_template() -> None:
     """A decision says its state, what made it necessary, what was decided and what follows."""
     for page in sorted((ROOT / "docs" / "adr").glob("[0-9]*.md")):
