@@ -1,0 +1,380 @@
+"""What x86-64 registers hold relative to a function's first instruction: an abstract interpretation of its instructions.
+
+A ``State`` has sixteen registers in the order of their encoding and a seventeenth entry: the value that RSP was compared with
+by the instruction just before (the loops of ``-fstack-clash-protection`` move RSP until it equals a known one). Whatever is
+not understood makes the registers it writes unknown, never wrong: which registers those are comes from capstone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import capstone
+from capstone import x86 as cs
+
+from coral.elf.arch import Flow, Instruction, State, Value, ValueKind
+from coral.model.addresses import Vaddr
+
+RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 = range(16)
+_COMPARED = 16
+INITIAL: State = (*(Value(ValueKind.STACK, 0) if register == RSP else None for register in range(16)), None)
+
+# System V psABI, figure 3.4: what a callee must restore. Go's ABIInternal (cmd/compile/abi-internal.md) has none but SP and
+# the frame pointer.
+_KEPT = frozenset((RBX, RSP, RBP, R12, R13, R14, R15))
+_KEPT_GO = frozenset((RSP, RBP))
+_ARGUMENTS = frozenset((RDI, RSI, RDX, RCX, R8, R9))
+_ARGUMENTS_GO = frozenset((RAX, RBX, RCX, RDI, RSI, R8, R9, R10, R11, R14))
+
+_decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+_decoder.detail = True
+
+_NAMES = ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di")
+_NUMBERS: dict[int, int] = {}
+for _number in range(16):
+    if _number < 8:
+        _stem = _NAMES[_number]
+        _aliases = [f"R{_stem}", f"E{_stem}", _stem, f"{_stem}L" if _number >= 4 else f"{_stem[0]}L"]
+        if _number < 4:
+            _aliases.append(f"{_stem[0]}H")
+    else:
+        _aliases = [f"R{_number}", f"R{_number}D", f"R{_number}W", f"R{_number}B"]
+    for _alias in _aliases:
+        _NUMBERS[getattr(cs, f"X86_REG_{_alias.upper()}")] = _number
+
+_WIDE = frozenset(getattr(cs, f"X86_REG_{name}") for name in ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI"))
+_WIDE |= frozenset(getattr(cs, f"X86_REG_R{number}") for number in range(8, 16))
+
+
+class _Effect(NamedTuple):
+    """What an instruction does to the registers, apart from where it stands.
+
+    Attributes:
+        written: Registers that it writes.
+        compute: Given the state before and the address after it, the registers that stay known; None when none does.
+        compared: The register that it compares RSP with; -1 when it does not.
+    """
+
+    written: tuple[int, ...]
+    compute: Callable[[State, int], dict[int, Value | None]] | None = None
+    compared: int = -1
+
+
+_NOTHING = _Effect(())
+_effects: dict[bytes, _Effect] = {}
+_EFFECTS_LIMIT = 200_000
+
+
+def apply(instruction: Instruction, state: State) -> State:
+    """The state after an instruction that goes on with the next one."""
+    effect = _effect(instruction)
+    if effect is _NOTHING:
+        return state if state[_COMPARED] is None else (*state[:_COMPARED], None)
+    result = list(state)
+    result[_COMPARED] = state[effect.compared] if effect.compared >= 0 else None
+    for register in effect.written:
+        result[register] = None
+    if effect.compute is not None:
+        for register, value in effect.compute(state, instruction.end).items():
+            result[register] = value
+    return tuple(result)
+
+
+def after_call(state: State, *, go: bool) -> State:
+    """The state after a callee returned: it restored what its calling convention says, nothing else is known."""
+    kept = _KEPT_GO if go else _KEPT
+    return (*(value if register in kept else None for register, value in enumerate(state[:_COMPARED])), None)
+
+
+def after_branch(state: State, *, equal: bool) -> State:
+    """The state after a conditional jump went the way that means "equal" to the comparison before it, or another way."""
+    known = state[_COMPARED]
+    if known is None:
+        return state
+    result = list(state)
+    result[_COMPARED] = None
+    if equal:
+        result[RSP] = known
+    return tuple(result)
+
+
+def stack(state: State) -> int | None:
+    """RSP's distance from its value at the function's first instruction, in bytes; None when unknown."""
+    value = state[RSP]
+    return value.number if value is not None and value.kind is ValueKind.STACK else None
+
+
+def writes_arguments(instruction: Instruction, *, go: bool) -> bool:
+    """Whether an argument register (in Go also R14, the goroutine) is overwritten."""
+    arguments = _ARGUMENTS_GO if go else _ARGUMENTS
+    return any(register in arguments for register in _effect(instruction).written)
+
+
+def is_no_operation(instruction: Instruction) -> bool:
+    """Whether it is a multi-byte filler: ``lea 0(%rsi),%rsi``, ``xchg %ax,%ax``, ``add %al,(%rax)`` of zero bytes."""
+    if not any(instruction.code):
+        return True
+    raw = _detail(instruction)
+    operands = raw.operands
+    if len(operands) != 2 or operands[0].type != cs.X86_OP_REG:
+        return False
+    if operands[1].type == cs.X86_OP_REG:
+        return raw.id in (cs.X86_INS_MOV, cs.X86_INS_XCHG) and bool(operands[0].reg == operands[1].reg)
+    memory = operands[1].mem
+    return bool(
+        raw.id == cs.X86_INS_LEA
+        and memory.base == operands[0].reg
+        and memory.index in (0, cs.X86_REG_RIZ)
+        and not memory.disp
+    )
+
+
+def jump_operand(instruction: Instruction, state: State) -> tuple[Value | None, Vaddr | None]:
+    """Of an indirect jump: what is known of its target, and the memory slot it reads when that has a fixed address."""
+    operand = _detail(instruction).operands[0]
+    if operand.type == cs.X86_OP_REG:
+        return state[_NUMBERS[operand.reg]], None
+    memory = operand.mem
+    if memory.base == cs.X86_REG_RIP:
+        return None, Vaddr(instruction.end + memory.disp)
+    return _element(memory, state, 8, ValueKind.POINTER), None
+
+
+def bound(path: list[tuple[Instruction, bool]]) -> int | None:
+    """How many elements a jump table has, read from the check of its index: ``cmp $n,x; ja default`` or ``and $mask,x``.
+
+    Args:
+        path: The jump and the instructions before it, backwards, each with whether it was left by jumping.
+    """
+    index: set[object] = set()
+    extra: int | None = None
+    for instruction, jumped in path:
+        if instruction.flow is Flow.BRANCH:
+            # What is known on this way: not above, below or equal: n + 1 elements; below: n.
+            extra = ({6: 1, 2: 0} if jumped else {7: 1, 3: 0}).get(instruction.condition)
+            continue
+        if instruction.flow is Flow.CALL:
+            return None
+        if instruction.flow not in (Flow.NEXT, Flow.INDIRECT):
+            continue
+        raw = _detail(instruction)
+        operands = raw.operands
+        read = next((o.mem.index for o in operands if o.type == cs.X86_OP_MEM and o.mem.index and o.mem.scale in (4, 8)), 0)
+        if not index:
+            if read in _NUMBERS:
+                index = {_NUMBERS[read]}
+            continue
+        if raw.id == cs.X86_INS_CMP and extra is not None and _place(operands[0]) in index:
+            number = int(operands[1].imm) if operands[1].type == cs.X86_OP_IMM else -1
+            return number + extra if 0 <= number < _LARGEST_TABLE else None
+        if len(operands) == 2 and raw.id in _COPIES and _place(operands[0]) in index:
+            index = index - {_place(operands[0])} | {_place(operands[1])}
+            continue
+        if raw.id == cs.X86_INS_AND and _place(operands[0]) in index and operands[1].type == cs.X86_OP_IMM:
+            number = int(operands[1].imm)
+            return number + 1 if 0 < number < _LARGEST_TABLE and not number & (number + 1) else None
+        index -= set(_effect(instruction).written)
+        if not index:
+            return None
+    return None
+
+
+_LARGEST_TABLE = 65_536
+_COPIES = frozenset((cs.X86_INS_MOV, cs.X86_INS_MOVZX, cs.X86_INS_MOVSXD))
+
+
+def _place(operand: Any) -> object:
+    """What an operand names, so that two of them can be compared: a register's number, or how memory is addressed."""
+    if operand.type == cs.X86_OP_REG:
+        return _NUMBERS.get(operand.reg)
+    if operand.type == cs.X86_OP_MEM:
+        memory = operand.mem
+        return (memory.segment, memory.base, memory.index, memory.scale, memory.disp)
+    return None
+
+
+def _detail(instruction: Instruction) -> Any:
+    return next(_decoder.disasm(instruction.code, instruction.address, 1))
+
+
+def _effect(instruction: Instruction) -> _Effect:
+    found = _effects.get(instruction.code)
+    if found is None:
+        if len(_effects) > _EFFECTS_LIMIT:
+            _effects.clear()
+        found = _effects[instruction.code] = _understand(_detail(instruction))
+    return found
+
+
+def _understand(raw: Any) -> _Effect:
+    """The effect of one encoding."""
+    _, writes = raw.regs_access()
+    written = tuple(sorted({_NUMBERS[register] for register in writes if register in _NUMBERS}))
+    operands = raw.operands
+    handler = _HANDLERS.get(raw.id)
+    if handler is not None:
+        effect = handler(raw, operands, written)
+        if effect is not None:
+            return effect
+    return _Effect(written) if written else _NOTHING
+
+
+def _register(operand: Any) -> int:
+    """The number of a full 64-bit register operand; -1 for anything else."""
+    if operand.type != cs.X86_OP_REG or operand.reg not in _WIDE:
+        return -1
+    return _NUMBERS[operand.reg]
+
+
+def _moved(value: Value | None, by: int) -> Value | None:
+    """A value plus a constant, where that is still known."""
+    if value is not None and value.kind in (ValueKind.STACK, ValueKind.CONSTANT):
+        return Value(value.kind, value.number + by)
+    return None
+
+
+def _element(memory: Any, state: State, scale: int, kind: ValueKind) -> Value | None:
+    """The table element that ``disp(base, index, scale)`` reads, when base is a known address or absent."""
+    if memory.index == 0 or memory.scale != scale or memory.segment:
+        return None
+    if memory.base == 0:
+        return Value(kind, memory.disp) if memory.disp > 0 else None
+    base = state[_NUMBERS[memory.base]] if memory.base in _NUMBERS else None
+    if base is None or base.kind is not ValueKind.CONSTANT:
+        return None
+    return Value(kind, base.number + memory.disp)
+
+
+def _push(raw: Any, operands: Any, written: tuple[int, ...]) -> _Effect | None:
+    size = 8 if not operands or operands[0].size == 8 else 0
+    if operands and operands[0].type == cs.X86_OP_IMM:
+        size = 8
+    if size != 8 or 0x66 in raw.prefix:
+        return _Effect((RSP,))
+    return _Effect((RSP,), lambda state, _: {RSP: _moved(state[RSP], -8)})
+
+
+def _pop(raw: Any, operands: Any, written: tuple[int, ...]) -> _Effect | None:
+    if 0x66 in raw.prefix:
+        return _Effect((*written, RSP))
+    target = _register(operands[0]) if operands else -1
+    if target == RSP:
+        return _Effect((RSP,))
+    return _Effect((*written, RSP), lambda state, _: {RSP: _moved(state[RSP], 8)})
+
+
+def _leave(raw: Any, operands: Any, written: tuple[int, ...]) -> _Effect | None:
+    return _Effect((RSP, RBP), lambda state, _: {RSP: _moved(state[RBP], 8)})
+
+
+def _mov(raw: Any, operands: Any, written: tuple[int, ...]) -> _Effect | None:
+    target, source = operands
+    if target.type != cs.X86_OP_REG:
+        return None
+    number = _NUMBERS.get(target.reg, -1)
+    if number < 0:
+        return None
+    if source.type == cs.X86_OP_REG and _register(target) >= 0 and _register(source) >= 0:
+        origin = _register(source)
+        return _Effect(written, lambda state, _: {number: state[origin]})
+    if source.type == cs.X86_OP_IMM and target.size >= 4 and source.imm >= 0:
+        constant = Value(ValueKind.CONSTANT, int(source.imm))
+        return _Effect(written, lambda state, _: {number: constant})
+    if source.type == cs.X86_OP_MEM and source.mem.index and target.size in (4, 8):
+        memory = source.mem
+        size = int(target.size)
+        kind = ValueKind.POINTER if size == 8 else ValueKind.RAW_OFFSET
+        return _Effect(written, lambda state, _: {number: _element(memory, state, size, kind)})
+    return None
+
+
+def _sign_extend(raw: Any, operands: Any, written: tuple[int, ...]) -> _Effect | None:
+    if raw.id == cs.X86_INS_CDQE:
+        number = origin = RAX
+    else:
+        target, source = operands
+        number = _register(target)
+        if number < 0 or source.size != 4:
+            return None
+        if source.type == cs.X86_OP_MEM:
+            memory = source.mem
+            return _Effect(written, lambda state, _: {number: _element(memory, state, 4, ValueKind.OFFSET)})
+        origin = _NUMBERS.get(source.reg, -1)
+        if origin < 0:
+            return None
+
+    def extended(state: State, _: int) -> dict[int, Value | None]:
+        value = state[origin]
+        if value is None or value.kind is not ValueKind.RAW_OFFSET:
+            return {}
+        return {number: Value(ValueKind.OFFSET, value.number)}
+
+    return _Effect(written, extended)
+
+
+def _lea(raw: Any, operands: Any, written: tuple[int, ...]) -> _Effect | None:
+    number = _register(operands[0])
+    memory = operands[1].mem
+    if number < 0 or memory.index not in (0, cs.X86_REG_RIZ):
+        return None
+    displacement = int(memory.disp)
+    if memory.base == cs.X86_REG_RIP:
+        return _Effect(written, lambda state, end: {number: Value(ValueKind.CONSTANT, end + displacement)})
+    base = _NUMBERS.get(memory.base, -1)
+    if base < 0 or memory.base not in _WIDE:
+        return None
+    return _Effect(written, lambda state, _: {number: _moved(state[base], displacement)})
+
+
+def _add(raw: Any, operands: Any, written: tuple[int, ...]) -> _Effect | None:
+    number = _register(operands[0])
+    sign = -1 if raw.id == cs.X86_INS_SUB else 1
+    if number < 0:
+        return None
+    if operands[1].type == cs.X86_OP_IMM:
+        amount = sign * int(operands[1].imm)
+        return _Effect(written, lambda state, _: {number: _moved(state[number], amount)})
+    other = _register(operands[1])
+    if other < 0:
+        return None
+    return _Effect(written, lambda state, _: {number: _sum(state[number], state[other], sign)})
+
+
+def _sum(left: Value | None, right: Value | None, sign: int) -> Value | None:
+    if left is None or right is None:
+        return None
+    if right.kind is ValueKind.CONSTANT and left.kind in (ValueKind.STACK, ValueKind.CONSTANT):
+        return _moved(left, sign * right.number)
+    if sign < 0:
+        return None
+    kinds = {left.kind, right.kind}
+    if kinds == {ValueKind.OFFSET, ValueKind.CONSTANT} and left.number == right.number:
+        return Value(ValueKind.RELATIVE_TARGET, left.number)
+    return None
+
+
+def _compare(raw: Any, operands: Any, written: tuple[int, ...]) -> _Effect | None:
+    left, right = _register(operands[0]), _register(operands[1])
+    if left == RSP and right >= 0:
+        return _Effect((), None, right)
+    if right == RSP and left >= 0:
+        return _Effect((), None, left)
+    return None
+
+
+_HANDLERS: dict[int, Callable[[Any, Any, tuple[int, ...]], _Effect | None]] = {
+    cs.X86_INS_PUSH: _push,
+    cs.X86_INS_PUSHFQ: _push,
+    cs.X86_INS_POP: _pop,
+    cs.X86_INS_POPFQ: _pop,
+    cs.X86_INS_LEAVE: _leave,
+    cs.X86_INS_MOV: _mov,
+    cs.X86_INS_MOVABS: _mov,
+    cs.X86_INS_MOVSXD: _sign_extend,
+    cs.X86_INS_CDQE: _sign_extend,
+    cs.X86_INS_LEA: _lea,
+    cs.X86_INS_ADD: _add,
+    cs.X86_INS_SUB: _add,
+    cs.X86_INS_CMP: _compare,
+}

@@ -1,0 +1,415 @@
+"""How control flows through one function: its instructions, where each goes, how deep the stack is, and where calls end.
+
+Instructions are found by following control from the entry, not by decoding in a row, because code may hold data. Along every
+edge goes a ``State`` (what registers hold relative to the entry); where two ways meet, what they do not agree on is unknown.
+
+The one thing that code does not say is whether a callee returns. A callee is taken to return, unless its name is known not to,
+or what follows the call is also reached in another way with another depth of stack: a compiler never lets the depth at an
+instruction depend on the way that led there, so that call cannot have returned. The ways behind calls are therefore followed
+last. Should this drop a way that exists, then exits stay that were not reached, and those make the function ``ENTRY_ONLY``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from coral.elf import jumptables, outside
+from coral.elf.arch import Flow, Instruction, State, ValueKind
+from coral.elf.outside import Destination, Region, Verdict
+from coral.elf.program import Program
+from coral.elf.symbols import Function
+from coral.model.addresses import Vaddr
+
+_ROUNDS = 64
+_LARGEST = 400_000  # instructions; the largest functions of PostgreSQL and of the go tool have a tenth of that
+_PATH = 48
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """An instruction at which a call of the function ends.
+
+    Attributes:
+        instruction: A return or a jump.
+        to: For a jump, the name of the function that goes on; empty when unknown.
+    """
+
+    instruction: Instruction
+    to: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Body:
+    """One function, explored.
+
+    Attributes:
+        function: Which.
+        regions: The ranges of its code, its own first.
+        instructions: Those that are reached, by address.
+        states: What is known before each of them.
+        successors: Where each goes, inside of the function.
+        exits: Where calls end, by address.
+        problem: Why the exits may be incomplete, as the rest of a sentence; empty when they are complete.
+        named_targets: Everything that a direct jump in the code goes to, be the jump reached or not.
+    """
+
+    function: Function
+    regions: list[Region]
+    instructions: dict[int, Instruction] = field(default_factory=dict)
+    states: dict[int, State] = field(default_factory=dict)
+    successors: dict[int, set[int]] = field(default_factory=dict)
+    exits: list[Exit] = field(default_factory=list)
+    problem: str = ""
+    named_targets: set[int] = field(default_factory=set)
+
+
+def explore(program: Program, function: Function, *, go: bool, resumes_at: Vaddr | None = None) -> Body:
+    """Follows a function's control flow.
+
+    Args:
+        program: The image.
+        function: The function; its symbol must have a size.
+        go: Whether it follows Go's calling convention.
+        resumes_at: Where Go's runtime makes it go on after a recovered panic.
+    """
+    never: set[int] = set()
+    regions = [Region(function.vaddr, function.end, True)]
+    for _ in range(_ROUNDS):
+        walk = _Walk(program, function, regions, go=go, resumes_at=resumes_at, never=never)
+        walk.run()
+        regions = walk.body.regions
+        if walk.never <= never:
+            break
+        never = walk.never
+    walk.finish()
+    return walk.body
+
+
+class _Walk:
+    """One pass over a function."""
+
+    def __init__(
+        self,
+        program: Program,
+        function: Function,
+        regions: list[Region],
+        *,
+        go: bool,
+        resumes_at: Vaddr | None,
+        never: set[int],
+    ) -> None:
+        self.program = program
+        self.arch = program.arch
+        self.body = Body(function=function, regions=list(regions))
+        self.go = go
+        self.resumes_at = resumes_at
+        self.known_never = never
+        self.never = set(never)
+        self.rows: dict[int, Instruction] = {}
+        for region in regions:
+            self._decode_row(region)
+        self.pending: deque[Vaddr] = deque()
+        self.after_calls: deque[tuple[Vaddr, State, Vaddr]] = deque()
+        self.only_after_call: dict[int, Vaddr] = {}
+        self.came_from: dict[int, int] = {}
+        self.leaving: dict[int, tuple[Vaddr, Destination]] = {}
+        self.tables: dict[int, list[Vaddr]] = {}
+
+    def run(self) -> None:
+        """Follows everything that can be followed."""
+        function = self.body.function
+        self._arrive(function.vaddr, self.arch.initial)
+        resumes_at = self.resumes_at
+        while True:
+            if self.pending:
+                self._step(self.pending.popleft())
+            elif self.after_calls:
+                vaddr, state, call = self.after_calls.popleft()
+                self._arrive(vaddr, state, call=call)
+            elif resumes_at is not None:
+                self._resume(resumes_at)
+                resumes_at = None
+            elif not self._decide():
+                return
+            if len(self.body.instructions) > _LARGEST:
+                self._fail(f"has more than {_LARGEST:,} instructions")
+                return
+
+    def _fail(self, problem: str) -> None:
+        if not self.body.problem:
+            self.body.problem = problem
+
+    def _at(self, vaddr: int) -> str:
+        return f"+{vaddr - self.body.function.vaddr:#x}" if vaddr >= self.body.function.vaddr else f"{vaddr:#x}"
+
+    def _inside(self, vaddr: int) -> bool:
+        return any(vaddr in region for region in self.body.regions)
+
+    def _decode_row(self, region: Region) -> None:
+        if region.exact:
+            for instruction in self.program.decode(region.start, region.end - region.start):
+                self.rows[instruction.address] = instruction
+
+    def _instruction(self, vaddr: Vaddr) -> Instruction | None:
+        found = self.rows.get(vaddr)
+        if found is not None:
+            return found
+        region = next(region for region in self.body.regions if vaddr in region)
+        for instruction in self.program.decode(vaddr, region.end - vaddr, 32):
+            self.rows.setdefault(instruction.address, instruction)
+        return self.rows.get(vaddr)
+
+    def _arrive(self, vaddr: Vaddr, state: State, *, call: Vaddr | None = None, origin: int = -1) -> None:
+        """One more way leads to ``vaddr``, behind ``call`` if that is given."""
+        body = self.body
+        old = body.states.get(vaddr)
+        if origin >= 0:
+            self.came_from.setdefault(vaddr, origin)
+        if old is None:
+            body.states[vaddr] = state
+            if call is not None:
+                self.only_after_call[vaddr] = call
+            self.pending.append(vaddr)
+            if call is not None:
+                body.successors.setdefault(call, set()).add(vaddr)
+            return
+        before, now = self.arch.stack(old), self.arch.stack(state)
+        if before is not None and now is not None and before != now:
+            if call is not None:
+                self.never.add(call)
+                return
+            earlier = self.only_after_call.pop(vaddr, None)
+            if earlier is not None:
+                self.never.add(earlier)
+                body.states[vaddr] = state
+                self.pending.append(vaddr)
+                return
+        if call is None:
+            self.only_after_call.pop(vaddr, None)
+        else:
+            body.successors.setdefault(call, set()).add(vaddr)
+        joined = tuple(one if one == other else None for one, other in zip(old, state, strict=True))
+        if joined != old:
+            body.states[vaddr] = joined
+            self.pending.append(vaddr)
+
+    def _go_on(self, instruction: Instruction, state: State) -> None:
+        """The way to the next instruction."""
+        if not self._inside(instruction.end):
+            self._fail(f"runs past its end at {self._at(instruction.address)}")
+            return
+        self.body.successors[instruction.address].add(instruction.end)
+        self._arrive(instruction.end, state, origin=instruction.address)
+
+    def _jump(self, instruction: Instruction, target: Vaddr, state: State) -> None:
+        """The way to a jump's target, inside or outside."""
+        address = instruction.address
+        if not self._inside(target):
+            known = self.leaving.get(address)
+            if known is not None and known[0] == target:
+                return
+            destination = outside.resolve(self.program, self.body.function, target, self.arch.stack(state))
+            if destination.verdict is not Verdict.PART or destination.region is None:
+                self.leaving[address] = (target, destination)
+                return
+            self._add(destination.region)
+        self.body.successors[address].add(target)
+        self._arrive(target, state, origin=address)
+
+    def _add(self, region: Region) -> None:
+        self.body.regions.append(region)
+        self._decode_row(region)
+
+    def _step(self, vaddr: Vaddr) -> None:
+        body = self.body
+        state = body.states[vaddr]
+        instruction = self._instruction(vaddr)
+        if instruction is None:
+            self._fail(f"has bytes that do not decode at {self._at(vaddr)}")
+            return
+        body.instructions[vaddr] = instruction
+        body.successors.setdefault(vaddr, set())
+        flow, target = instruction.flow, instruction.target
+        if flow is Flow.NEXT:
+            self._go_on(instruction, self.arch.after(instruction, state, go=self.go))
+        elif flow is Flow.CALL:
+            self._call(instruction, state)
+        elif flow is Flow.JUMP and target is not None:
+            self._jump(instruction, target, state)
+        elif flow in (Flow.BRANCH, Flow.LOOP) and target is not None:
+            self._jump(instruction, target, self.arch.taken(instruction, state, jumped=True))
+            self._go_on(instruction, self.arch.taken(instruction, state, jumped=False))
+        elif flow is Flow.INDIRECT:
+            self._indirect(instruction, state)
+        elif flow is Flow.FOREIGN:
+            self._fail(f"has an instruction that is not followed, {instruction.mnemonic}, at {self._at(vaddr)}")
+
+    def _call(self, instruction: Instruction, state: State) -> None:
+        target = instruction.target
+        if target is not None and target != self.body.function.vaddr and self._inside(target):
+            self._fail(f"calls into its own middle at {self._at(instruction.address)}")
+            return
+        if instruction.address in self.known_never or not self._inside(instruction.end):
+            return
+        if target is not None and self.program.never_returns(target):
+            return
+        self.came_from.setdefault(instruction.end, instruction.address)
+        self.after_calls.append((instruction.end, self.arch.after(instruction, state, go=self.go), instruction.address))
+
+    def _indirect(self, instruction: Instruction, state: State) -> None:
+        table, slot = self.arch.jump_operand(instruction, state)
+        if slot is not None:
+            name = self.program.file.slots.get(slot, "")
+            self.leaving[instruction.address] = (Vaddr(0), Destination(Verdict.TAIL, name=name))
+            return
+        if table is None or table.kind not in (ValueKind.RELATIVE_TARGET, ValueKind.POINTER):
+            if instruction.address not in self.tables:
+                self.leaving[instruction.address] = (Vaddr(0), Destination(Verdict.TAIL))
+            return
+        self.leaving.pop(instruction.address, None)
+        length = self.arch.bound(self._path_to(instruction))
+        targets = jumptables.read(self.program, table, length, lambda place: self._inside(place) and place in self.rows)
+        if targets is None:
+            self._fail(f"has a jump table that is not understood at {self._at(instruction.address)}")
+            return
+        self.tables[instruction.address] = targets
+        for target in targets:
+            self._jump_through(instruction, target, state)
+
+    def _jump_through(self, instruction: Instruction, target: Vaddr, state: State) -> None:
+        if not self._inside(target):
+            destination = outside.resolve(self.program, self.body.function, target, self.arch.stack(state))
+            if destination.verdict is not Verdict.PART or destination.region is None:
+                self._fail(f"has a jump table that leads out of it at {self._at(instruction.address)}")
+                return
+            self._add(destination.region)
+        self.body.successors[instruction.address].add(target)
+        self._arrive(target, state, origin=instruction.address)
+
+    def _path_to(self, instruction: Instruction) -> list[tuple[Instruction, bool]]:
+        """A way that led to ``instruction``, backwards, each with whether it was left by jumping."""
+        path = [(instruction, False)]
+        at: int = instruction.address
+        while len(path) < _PATH:
+            before = self.body.instructions.get(self.came_from.get(at, -1))
+            if before is None:
+                break
+            path.append((before, before.end != at))
+            at = before.address
+        return path
+
+    def _resume(self, vaddr: Vaddr) -> None:
+        """Go's runtime lets a function go on here, with the frame that it has at all of its calls."""
+        frames = {
+            (state[:], self.arch.stack(state))
+            for address, state in self.body.states.items()
+            if self.body.instructions[address].flow is Flow.CALL and self.arch.stack(state)
+        }
+        depths = {depth for _, depth in frames}
+        if len(depths) != 1 or not self._inside(vaddr):
+            self._fail("recovers from panics, and its frame is not understood")
+            return
+        first = next(iter(frames))[0]
+        joined: State = first
+        for state, _ in frames:
+            joined = tuple(one if one == other else None for one, other in zip(joined, state, strict=True))
+        self._arrive(vaddr, joined)
+
+    def _decide(self) -> bool:
+        """Settles one jump out that references have to decide; False when there is none left."""
+        for address, (target, destination) in self.leaving.items():
+            if destination.verdict is Verdict.UNDECIDED and destination.region is not None:
+                if self._inside(target):
+                    decided = Destination(Verdict.PART)
+                else:
+                    decided = outside.decide(self.program, self.body.regions, target, destination.region)
+                if decided.verdict is Verdict.PART:
+                    if decided.region is not None:
+                        self._add(decided.region)
+                    del self.leaving[address]
+                    self.pending.append(Vaddr(address))
+                else:
+                    self.leaving[address] = (target, decided)
+                return True
+        return False
+
+    def finish(self) -> None:
+        """Collects the exits, and checks that there can be no others."""
+        body = self.body
+        for address in sorted(body.instructions):
+            instruction = body.instructions[address]
+            depth = self.arch.stack(body.states[address])
+            if instruction.flow is Flow.RETURN:
+                if depth != 0:
+                    self._fail(f"returns at {self._at(address)} with a stack pointer that is {_depth_text(depth)}")
+                body.exits.append(Exit(instruction=instruction))
+            elif address in self.leaving:
+                self._leave(instruction, depth, self.leaving[address][1])
+        self._check_tables()
+        self._check_tiling()
+        self._check_unreached()
+        body.named_targets = {
+            row.target for row in self.rows.values() if row.target is not None and row.flow is not Flow.CALL
+        }
+
+    def _leave(self, instruction: Instruction, depth: int | None, destination: Destination) -> None:
+        where = self._at(instruction.address)
+        if destination.verdict is Verdict.REFUSED:
+            self._fail(f"cannot be followed at {where}: {destination.reason}")
+        elif depth != 0 and instruction.flow is Flow.INDIRECT:
+            self._fail(f"has an indirect jump at {where} whose targets are not known")
+        elif depth != 0:
+            self._fail(f"jumps out at {where} with a stack pointer that is {_depth_text(depth)}")
+        elif instruction.flow is Flow.LOOP:
+            self._fail(f"leaves by {instruction.mnemonic} at {where}, whose condition no probe can see")
+        self.body.exits.append(Exit(instruction=instruction, to=destination.name))
+
+    def _check_tables(self) -> None:
+        """A table that was read must still be the one that the jump reads once everything known has met."""
+        for address in self.tables:
+            instruction = self.body.instructions[address]
+            value, _ = self.arch.jump_operand(instruction, self.body.states[address])
+            if value is None:
+                self._fail(f"has a jump at {self._at(address)} that reads more than one table")
+
+    def _check_tiling(self) -> None:
+        """No two reached instructions may overlap."""
+        end = 0
+        for address in sorted(self.body.instructions):
+            if address < end:
+                self._fail(f"has overlapping instructions at {self._at(address)}")
+            end = self.body.instructions[address].end
+
+    def _check_unreached(self) -> None:
+        """No exit may hide in code that was not reached."""
+        for region in self.body.regions:
+            if not region.exact or self.body.problem:
+                continue
+            at = region.start
+            while at < region.end:
+                instruction = self.body.instructions.get(at)
+                if instruction is None:
+                    instruction = self.rows.get(at) or next(iter(self.program.decode(at, region.end - at, 1)), None)
+                    if instruction is None:
+                        self._fail(f"has data among its code at {self._at(at)}")
+                        return
+                    if self._may_leave(instruction):
+                        self._fail(f"may also leave at {self._at(at)}, and how that is reached is not known")
+                        return
+                at = instruction.end
+
+    def _may_leave(self, instruction: Instruction) -> bool:
+        if instruction.flow in (Flow.RETURN, Flow.INDIRECT):
+            return True
+        target = instruction.target
+        return (
+            instruction.flow in (Flow.JUMP, Flow.BRANCH, Flow.LOOP)
+            and target is not None
+            and not self._inside(target)
+            and not self.program.never_returns(target)
+        )
+
+
+def _depth_text(depth: int | None) -> str:
+    return "not known there" if depth is None else f"{-depth} bytes below that of its entry"
