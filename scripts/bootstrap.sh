@@ -134,4 +134,8 @@ fi
 say "Setting up .venv for '$purpose' with $python"
 # --inexact: what another purpose installed stays.
 .bootstrap/venv/bin/uv sync -q --frozen --inexact --no-default-groups "${groups[@]}" --python "$python" >&2 || unreachable
-echo "$inputs" >"$stamp"
+# Each purpose holds those before it.
+for covered in setup demo test check; do
+  echo "$inputs" >".bootstrap/$covered.stamp"
+  [ "$covered" != "$purpose" ] || break
+done
