@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coral.model.addresses import Address, FileOffset
-from coral.model.errors import FailedPrecondition
+from coral.model.errors import FailedPrecondition, PermissionDenied
 from coral.procfs.files import PROC, ProcessGone, read_file
 from coral.procfs.memory import MemoryFault, read_memory
 from coral.procfs.stat import read_stat
@@ -212,8 +212,8 @@ def _is_elf(pid: int, mappings: list[Mapping]) -> bool:
         if mapping.file_offset == 0:
             try:
                 return read_memory(pid, mapping.start, len(_ELF_MAGIC)) == _ELF_MAGIC
-            except MemoryFault:
-                # Not readable there (a mapping beyond the end of a truncated file); the file itself may be.
+            except (MemoryFault, PermissionDenied):
+                # A mapping beyond the end of a truncated file, or no right to look into the process: ask the file.
                 break
     try:
         fd = open_module(pid, mappings[0])

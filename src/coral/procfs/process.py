@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,9 @@ from coral.procfs.stat import ExecMark, Stat, read_stat
 __all__ = ["Process", "ProcessGone", "ProcessId", "is_alive", "process_id", "read_environ", "read_process"]
 
 _DELETED = " (deleted)"
-_EXEC_RETRIES = 5
-"""A program may exec while it is read; one that does so five times in a row within 100 µs each is not worth following."""
+_ATTEMPTS = 5
+"""A program may exec while it is read; one that does so five times in a row within a millisecond each is left for later."""
+_EXEC_PAUSE_S = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,12 +105,16 @@ def read_process(pid: int, *, proc: Path = PROC) -> Process:
         Unavailable: It replaces its program faster than it can be read.
     """
     before = _living_stat(pid, proc)
-    for _ in range(_EXEC_RETRIES):
-        process = _read_once(before, proc)
+    for _ in range(_ATTEMPTS):
+        if before.in_exec:
+            time.sleep(_EXEC_PAUSE_S)
+            process = None
+        else:
+            process = _read_once(before, proc)
         after = _living_stat(pid, proc)
         if after.start_time_ns != before.start_time_ns:
             raise ProcessGone(pid)
-        if after.mark == before.mark:
+        if process is not None and after.mark == before.mark:
             return process
         before = after
     raise Unavailable(f"Process {pid} replaces its program faster than it can be read.", hint="Look at it again later.")

@@ -59,6 +59,15 @@ class Stat:
     mark: ExecMark
 
     @property
+    def in_exec(self) -> bool:
+        """Whether it is in the middle of an exec: the new memory is there, but neither arguments nor environment are.
+
+        ``load_elf_binary`` (fs/binfmt_elf.c) sets ``start_code``, which is 0 until then, after it has placed them. The reader
+        that may not see it gets 1.
+        """
+        return not self.is_kernel_thread and self.state not in "ZXx" and self.mark.start_code == 0
+
+    @property
     def is_dead(self) -> bool:
         """Whether nothing of it runs. A zombie main thread whose other threads go on is alive: pthread_exit(3) from main."""
         return self.state in "ZXx" and self.threads <= 1

@@ -255,14 +255,15 @@ class ProcessTable:
             try:
                 stat = read_stat(pid, proc=self._proc)
                 id = ProcessId(pid=pid, start_time_ns=stat.start_time_ns)
-                state = found[pid] = _Known(inode=listed[pid], id=id, mark=stat.mark)
+                young_since_ns = now_ns if pid in self._known else id.start_time_ns
+                state = found[pid] = _Known(
+                    inode=listed[pid], id=id, mark=stat.mark, young_until_ns=young_since_ns + _YOUNG_NS
+                )
                 state.process = process = read_process(pid, proc=self._proc)
             except CoralError:
                 # Gone, a zombie, not readable, or replacing its program all the time: looked at again when its turn comes.
                 continue
             state.id, state.mark = process.id, process.mark
-            changed_ns = now_ns if pid in self._known else process.id.start_time_ns
-            state.young_until_ns = changed_ns + _YOUNG_NS
         return found
 
     def _forget(self, pid: int, changes: Changes) -> None:
@@ -302,16 +303,16 @@ class ProcessTable:
 
     def _origin(self, process: Process) -> _Reading | None:
         """What the process was forked from without an exec since, as far as that is known."""
-        notified = self._origins.get(process.id.pid)
-        if notified is not None and notified.mark == process.mark:
-            parent = self._known.get(notified.id.pid)
-            if parent is not None and (parent.id, parent.mark) == (notified.id, notified.mark):
-                return parent.as_reading()
-            return notified
         parent = self._parent_of(process)
-        if parent is None or parent.process is None or not _same_image(process, parent.process):
+        if parent is not None and parent.process is not None and _same_image(process, parent.process):
+            return parent.as_reading()
+        notified = self._origins.get(process.id.pid)
+        if notified is None or notified.mark != process.mark:
             return None
-        return parent.as_reading()
+        holder = self._known.get(notified.id.pid)
+        if holder is not None and (holder.id, holder.mark) == (notified.id, notified.mark):
+            return holder.as_reading()
+        return notified
 
     def _environ(self, process: Process, origin: _Reading | None) -> Mapping[str, str]:
         """What the process was started with: its own, else as read at its exec, else as its nearest ancestors have it."""
@@ -339,7 +340,9 @@ class ProcessTable:
             while pid in found and pid not in chain:
                 chain.append(pid)
                 process, origin = found[pid].process, self._origins.get(pid)
-                pid = origin.id.pid if origin else process.ppid if process else 0
+                pid = process.ppid if process else 0
+                if origin is not None and origin.id.pid in found:
+                    pid = origin.id.pid
             return len(chain)
 
         return sorted(found, key=lambda pid: (depth(pid), found[pid].id.start_time_ns, pid))

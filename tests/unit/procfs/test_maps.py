@@ -3,6 +3,7 @@ from __future__ import annotations
 import mmap
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -166,3 +167,26 @@ def test_a_file_in_another_mount_namespace_is_opened(actor_path: Path) -> None:
         with opened(pid, module.mappings[0]) as fd:
             assert os.pread(fd, 1 << 20, 0) == actor_path.read_bytes()
         child.communicate(b"q")
+
+
+_OPEN_OWN_MODULES = """
+import os
+from coral.procfs.maps import modules, open_module
+found = modules(os.getpid())
+assert len(found) > 2
+for module in found:
+    mapping = module.mappings[0]
+    try:
+        os.open(f"/proc/self/map_files/{mapping.start:x}-{mapping.end:x}", os.O_RDONLY)
+        raise SystemExit("this test needs a process without the capability")
+    except PermissionError:
+        pass
+    assert os.fstat(open_module(os.getpid(), mapping)).st_ino == mapping.inode
+"""
+
+
+@pytest.mark.kernel
+def test_without_capabilities_program_and_libraries_are_opened_all_the_same() -> None:
+    """map_files needs a capability; for a process that may be looked into, exe and the paths do without."""
+    command = ["setpriv", "--bounding-set=-all", sys.executable, "-c", _OPEN_OWN_MODULES]
+    subprocess.run(command, check=True)

@@ -162,6 +162,13 @@ def test_a_kernel_thread_has_no_program(tmp_path: Path) -> None:
     assert (process.is_kernel_thread, process.comm, process.executable, process.cmdline) == (True, "kthreadd", "", ())
 
 
+def test_a_process_in_the_middle_of_an_exec_is_left_for_later(tmp_path: Path) -> None:
+    """While the new program has no arguments yet, it is not shown without them."""
+    write_process(tmp_path / "9", 9, stat=stat_line(9, start_code=0, start_stack=5), cmdline=b"")
+    with pytest.raises(Unavailable, match="replaces its program"):
+        read_process(9, proc=tmp_path)
+
+
 @pytest.mark.parametrize("name", ["exe", "cmdline", "environ", "stat"])
 def test_a_process_may_vanish_at_any_point(tmp_path: Path, name: str) -> None:
     """Whichever file is missing, the process is gone."""
