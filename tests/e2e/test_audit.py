@@ -1,0 +1,67 @@
+"""Every operation leaves a row in audit_log: who as far as known, what, when, on which service and function, how it ended."""
+
+from __future__ import annotations
+
+import getpass
+import time
+
+import pytest
+from support import build
+from support.observe import observe
+from support.stack import Stack
+from support.target import running
+
+pytestmark = pytest.mark.kernel
+
+
+def test_a_session_leaves_its_trace(stack: Stack) -> None:
+    """Attach, read and detach of one session are rows with a principal, a time, the names and the outcome."""
+    before_ns = time.time_ns()
+    with running(build.c_program("loop"), "--calls", 5) as target:
+        document = observe(stack, target, "work").document
+    rows = stack.cli.query(
+        "SELECT sequence, epoch_ns(time) AS time_ns, principal, address, action, service_name, function_name, session_id, "
+        f"decision, outcome FROM audit_log WHERE session_id = '{document['session_id']}' ORDER BY sequence"
+    )
+    actions = [row["action"] for row in rows]
+    assert "AttachUprobe" in actions[0]
+    assert any("DetachUprobe" in action for action in actions)
+    assert any("QueryUprobeEvents" in action for action in actions)
+    for row in rows:
+        assert getpass.getuser() in row["principal"], row
+        assert "anonymous" not in row["principal"]
+        assert row["address"]
+        assert (row["decision"], row["outcome"]) == ("allow", "ok")
+        assert before_ns <= row["time_ns"] <= time.time_ns()
+    assert (rows[0]["service_name"], rows[0]["function_name"]) == (document["service_name"], "work")
+    assert [row["sequence"] for row in rows] == sorted({row["sequence"] for row in rows})
+
+
+def test_tables_of_the_seed(stack: Stack) -> None:
+    """debug_sessions has the seed's columns, under their names and types."""
+    rows = stack.cli.query(
+        "SELECT column_name, data_type, is_nullable FROM information_schema.columns WHERE table_name = 'debug_sessions'"
+    )
+    columns = {row["column_name"]: (row["data_type"], row["is_nullable"]) for row in rows}
+    seed = {
+        "session_id": ("VARCHAR", "NO"),
+        "collector_id": ("VARCHAR", "YES"),
+        "service_name": ("VARCHAR", "NO"),
+        "function_name": ("VARCHAR", "NO"),
+        "agent_id": ("VARCHAR", "NO"),
+        "started_at": ("TIMESTAMP WITH TIME ZONE", "NO"),
+        "expires_at": ("TIMESTAMP WITH TIME ZONE", "NO"),
+        "status": ("VARCHAR", "NO"),
+        "requested_by": ("VARCHAR", "YES"),
+    }
+    assert {name: columns.get(name) for name in seed} == seed
+
+
+def test_every_table_can_be_read(stack: Stack) -> None:
+    """All tables of the design answer db query."""
+    for table in (
+        "debug_sessions", "debug_collectors", "debug_instances", "audit_log", "services", "agents", "schema_migrations",
+        "uprobe_events",
+    ):  # fmt: skip
+        (row,) = stack.cli.query(f"SELECT count(*) AS rows FROM {table}")
+        assert row["rows"] >= 0
