@@ -1,0 +1,1 @@
+"""Benchmarks of Coral; run them with `make bench`."""

@@ -1,0 +1,34 @@
+"""`make bench`: what Coral costs on this machine. Quote ratios, never times: the machine is part of every figure."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+
+from bench import attach_time, help_cost, sustained
+
+
+def main() -> int:
+    """Runs the benchmarks; the exit status is 0 if each kept what it promises."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--rate", type=int, default=20_000, help="calls per second of the sustained run")
+    parser.add_argument("--seconds", type=int, default=60, help="of the sustained run")
+    parser.add_argument("--only", choices=("help", "attach", "sustained"), help="run one of them")
+    chosen = parser.parse_args()
+    print(
+        f"machine: {os.cpu_count()} CPUs, {platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}"
+    )
+    results = []
+    if chosen.only in (None, "help"):
+        results.append(help_cost.run(times=9))
+    if chosen.only in (None, "attach"):
+        results.append(attach_time.run(times=40))
+    if chosen.only in (None, "sustained"):
+        results.append(sustained.run(rate=chosen.rate, seconds=chosen.seconds))
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
