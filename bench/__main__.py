@@ -17,9 +17,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=60, help="of the sustained run")
     parser.add_argument("--only", choices=("help", "attach", "sustained"), help="run one of them")
     chosen = parser.parse_args()
-    print(
-        f"machine: {os.cpu_count()} CPUs, {platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}"
-    )
+    host = f"{os.cpu_count()} CPUs, {platform.machine()}, Linux {platform.release()}"
+    print(f"machine: {host}, Python {platform.python_version()}")
     results = []
     if chosen.only in (None, "help"):
         results.append(help_cost.run(times=9))
