@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from coral.agent.collector import Collector
@@ -74,7 +75,7 @@ class DebugServicer(ebpf_pb2_grpc.DebugServiceServicer):
         collector = await self._collectors.stop(check_name(request.collector_id, "collector_id"))
         return ebpf_pb2.StopUprobeCollectorResponse(
             success=True,
-            ledger=convert.ledger_to(collector.ledger),
+            ledger=_ledger(collector),
             last_sequence=collector.window.last_sequence,
         )
 
@@ -128,7 +129,7 @@ class DebugServicer(ebpf_pb2_grpc.DebugServiceServicer):
                     arrow_ipc=batch.encode(batch.to_batch(events, collector.origin)) if len(events) else b"",
                     first_sequence=first,
                     last_sequence=after,
-                    ledger=convert.ledger_to(collector.ledger),
+                    ledger=_ledger(collector),
                     instances=_instances(collector) if final or revision != collector.revision else (),
                     collector_id=collector.collector_id,
                     final=final,
@@ -144,6 +145,11 @@ class DebugServicer(ebpf_pb2_grpc.DebugServiceServicer):
                             await changed.wait()
                 if collector.window.last_sequence - after < _FULL_EVENTS and not collector.ended.is_set():
                     await asyncio.sleep(_GATHER_S)
+
+
+def _ledger(collector: Collector) -> ebpf_pb2.Ledger:
+    # What was stored only the colony knows, so the agent does not judge whether the whole balances.
+    return convert.ledger_to(replace(collector.ledger, final=False))
 
 
 def _instances(collector: Collector) -> list[ebpf_pb2.Instance]:
