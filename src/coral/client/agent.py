@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import grpc
 
 from coral.wire._generated.mesh.v1 import ebpf_pb2, ebpf_pb2_grpc
 from coral.wire.errors import from_rpc
-from coral.wire.server import MAX_MESSAGE_BYTES
-
-OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    # Callers retry, knowing what may be repeated; and an agent that comes back is reached within a second.
-    ("grpc.enable_retries", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    # Channels to one address must not share a connection: an old one's backoff would delay the new one.
-    ("grpc.use_local_subchannel_pool", 1),
-)
-
-
-def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel to HOST:PORT; connects when first used."""
-    return grpc.aio.insecure_channel(address, options=list(OPTIONS))
 
 
 class AgentClient:
@@ -65,7 +44,7 @@ class AgentClient:
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error, peer=self._peer) from None
 
-    async def stream(self, collector_id: str, *, after_sequence: int) -> AsyncIterator[ebpf_pb2.UprobeEventBatch]:
+    async def stream(self, collector_id: str, *, after_sequence: int) -> AsyncGenerator[ebpf_pb2.UprobeEventBatch, None]:
         """Batches from after a sequence on, until the final one; closing the iterator ends the call."""
         request = ebpf_pb2.StreamUprobeEventsRequest(collector_id=collector_id, after_sequence=after_sequence)
         call = self._stub.StreamUprobeEvents(request)

@@ -41,38 +41,41 @@ class Position:
     sequence: int
 
 
-def insert_progress(connection: duckdb.DuckDBPyConnection, progress: Progress) -> None:
-    """Adds the row of a new collector; a second time changes nothing."""
-    found = connection.execute("SELECT 1 FROM collector_progress WHERE collector_id = ?", [progress.collector_id]).fetchone()
-    if found is None:
-        connection.register("new_progress", _progress_table([progress]))
-        connection.execute("INSERT INTO collector_progress SELECT * FROM new_progress")
-        connection.unregister("new_progress")
-
-
-def commit_events(connection: duckdb.DuckDBPyConnection, moved: Sequence[Progress], events: Mapping[str, pa.Table]) -> None:
+def commit_events(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    events: Mapping[str, pa.Table],
+    new: Sequence[Progress],
+    moved: Sequence[Progress],
+) -> None:
     """Inserts events and moves the progress of their collectors; the job of one transaction.
 
     Args:
         connection: The writer's.
-        moved: The progress of every collector that moved.
         events: Session id to the events to insert, of ``SCHEMA``.
+        new: The progress of the collectors that have no row yet.
+        moved: That of the others.
     """
     for session_id, table in events.items():
         connection.register("new_events", table)
         connection.execute(f"INSERT INTO uprobe_events SELECT {_COLUMNS}, ? FROM new_events", [session_id])
         connection.unregister("new_events")
-    connection.register("moved", _progress_table(moved))
-    connection.execute(
-        """
-        UPDATE collector_progress AS kept SET
-            last_sequence = moved.last_sequence, stored = moved.stored, queue_dropped = moved.queue_dropped,
-            ledger = moved.ledger, histogram = moved.histogram, snapshot_at_ns = moved.snapshot_at_ns,
-            ended = moved.ended, status = moved.status, reason_code = moved.reason_code
-        FROM moved WHERE kept.collector_id = moved.collector_id
-        """
-    )
-    connection.unregister("moved")
+    if new:
+        connection.register("new_progress", _progress_table(new))
+        connection.execute("INSERT INTO collector_progress SELECT * FROM new_progress")
+        connection.unregister("new_progress")
+    if moved:
+        connection.register("moved", _progress_table(moved))
+        connection.execute(
+            """
+            UPDATE collector_progress AS kept SET
+                last_sequence = moved.last_sequence, stored = moved.stored, queue_dropped = moved.queue_dropped,
+                ledger = moved.ledger, histogram = moved.histogram, snapshot_at_ns = moved.snapshot_at_ns,
+                ended = moved.ended, status = moved.status, reason_code = moved.reason_code
+            FROM moved WHERE kept.collector_id = moved.collector_id
+            """
+        )
+        connection.unregister("moved")
 
 
 def load_progress(connection: duckdb.DuckDBPyConnection, session_ids: Sequence[str]) -> dict[str, Progress]:

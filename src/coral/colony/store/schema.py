@@ -100,7 +100,7 @@ CONTROL: Sequence[Migration] = (
                 sdk_addr VARCHAR NOT NULL,
                 sdk_version VARCHAR NOT NULL)
             """,
-            # reason is the caller's own; for db_query it is the statement.
+            # action is the name of the RPC, reason the caller's own; for QueryDatabase it is the statement.
             """
             CREATE TABLE audit_log (
                 sequence BIGINT NOT NULL,

@@ -1,0 +1,173 @@
+"""Who did what: every operation is a row of ``audit_log``. What changes something is written before it happens: no audit, no
+action.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from urllib.parse import unquote
+
+import duckdb
+
+from coral.colony.store.database import Database
+from coral.model.errors import CoralError
+from coral.model.text import printable
+
+_MAX_TEXT = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks, as far as known: there are no credentials yet.
+
+    Attributes:
+        name: What the caller says of itself (``user@host``), else its address.
+        address: Where the connection comes from.
+    """
+
+    name: str
+    address: str
+
+
+def caller(metadata: Iterable[tuple[str, str | bytes]] | None, peer: str) -> Caller:
+    """The caller of an RPC.
+
+    Args:
+        metadata: The invocation metadata: pairs of key and value.
+        peer: As gRPC gives it, such as ``ipv4:127.0.0.1:40000``.
+    """
+    address = unquote(peer.partition(":")[2]) or peer
+    said = next((str(value) for key, value in metadata or () if key == "coral-actor" and value), "")
+    return Caller(name=printable(said)[:_MAX_TEXT] or address, address=address)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One row. Empty where there is nothing to say.
+
+    Attributes:
+        sequence: Its number, rising.
+        time_ns: Wall clock.
+        caller: Who.
+        action: What: the name of the RPC.
+        service_name: On which service.
+        function_name: On which function.
+        session_id: Which session.
+        agent_id: Which agent.
+        reason: Why, as the caller says; of QueryDatabase the statement, of RegisterAgent the address.
+        decision: allow, deny, or error.
+        outcome: ``ok``, the name of a status, or ``started`` while it is not known.
+    """
+
+    sequence: int
+    time_ns: int
+    caller: Caller
+    action: str
+    service_name: str = ""
+    function_name: str = ""
+    session_id: str = ""
+    agent_id: str = ""
+    reason: str = ""
+    decision: str = "allow"
+    outcome: str = "started"
+
+
+class Audit:
+    """Writes the log."""
+
+    def __init__(self, control: Database) -> None:
+        self._control = control
+        self._next = 1
+
+    async def load(self) -> None:
+        """Finds where the numbering goes on."""
+        found = await self._control.read(
+            lambda cursor: cursor.execute("SELECT coalesce(max(sequence), 0) FROM audit_log").fetchone()
+        )
+        self._next = (found[0] if found else 0) + 1
+
+    def entry(
+        self,
+        who: Caller,
+        action: str,
+        *,
+        service_name: str = "",
+        function_name: str = "",
+        session_id: str = "",
+        agent_id: str = "",
+        reason: str = "",
+    ) -> Entry:
+        """A new row, not written yet. Texts are cut and made printable: what was refused for its names is logged too."""
+        sequence, self._next = self._next, self._next + 1
+        return Entry(
+            sequence=sequence,
+            time_ns=time.time_ns(),
+            caller=who,
+            action=action,
+            service_name=_text(service_name),
+            function_name=_text(function_name),
+            session_id=_text(session_id),
+            agent_id=_text(agent_id),
+            reason=_text(reason),
+        )
+
+    async def before(self, entry: Entry) -> None:
+        """Writes a row before what it tells of is done.
+
+        Raises:
+            Unavailable: It cannot be written, so it must not be done.
+        """
+        await self._control.write(lambda connection: put_entry(connection, entry))
+
+    def outcome(self, entry: Entry, error: CoralError | None = None, *, agent_id: str = "") -> None:
+        """Adds to a row that is written how it ended."""
+        decision, outcome = ("error", error.code) if error else ("allow", "ok")
+        self._control.post(
+            lambda connection: connection.execute(
+                "UPDATE audit_log SET decision = ?, outcome = ?, agent_id = CASE WHEN ? = '' THEN agent_id ELSE ? END "
+                "WHERE sequence = ?",
+                [decision, outcome, agent_id, agent_id, entry.sequence],
+            ),
+            what="audit outcome",
+        )
+
+    def note(self, entry: Entry, *, decision: str, outcome: str) -> None:
+        """Queues a row of something that is over already."""
+        done = replace(entry, decision=decision, outcome=outcome)
+        self._control.post(lambda connection: put_entry(connection, done), what="audit")
+
+    @asynccontextmanager
+    async def noting(self, entry: Entry) -> AsyncIterator[None]:
+        """Notes how the block ended, for what changes nothing."""
+        decision, outcome = "error", "INTERNAL"
+        try:
+            yield
+            decision, outcome = "allow", "ok"
+        except CoralError as error:
+            outcome = error.code
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            decision, outcome = "allow", "CANCELLED"
+            raise
+        finally:
+            self.note(entry, decision=decision, outcome=outcome)
+
+
+def put_entry(connection: duckdb.DuckDBPyConnection, entry: Entry) -> None:
+    """Writes a row; a job for ``Database.write``."""
+    connection.execute(
+        "INSERT INTO audit_log VALUES (?, make_timestamptz(?::BIGINT), ?, '', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            entry.sequence, entry.time_ns // 1000, entry.caller.name, entry.caller.address, entry.action,
+            entry.service_name, entry.function_name, entry.session_id, entry.agent_id, entry.reason, entry.decision,
+            entry.outcome,
+        ],
+    )  # fmt: skip
+
+
+def _text(value: str) -> str:
+    return printable(value[:_MAX_TEXT])

@@ -1,0 +1,279 @@
+"""The sessions that run: their state in memory, written through to the control file.
+
+A session moves one way: pending, active, then one of the ended states. Only this module and the value classes that it holds
+know which moves there are; who decides on one is the orchestrator (attach, detach) or the watch over a collector.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import duckdb
+
+from coral.colony.feed import Feed
+from coral.colony.progress import Progress
+from coral.colony.store import control
+from coral.colony.store.database import Database
+from coral.model.errors import NotFound
+from coral.model.ledger import UnknownInterval
+from coral.model.session import Collector, Instance, InstanceStatus, ReasonCode, Session, Status
+
+_REASONS = {
+    (Status.EXPIRED, ReasonCode.DEADLINE): "The time was up.",
+    (Status.DETACHED, ReasonCode.USER): "It was detached on request.",
+    (Status.DETACHED, ReasonCode.MAX_EVENTS): "It reported as many events as were asked for.",
+    (Status.DETACHED, ReasonCode.OVER_BUDGET): "It cost more than its budget.",
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class LiveCollector:
+    """A collector of a session that runs.
+
+    Attributes:
+        agent_id: Which host.
+        boot_id: Which life of its agent.
+        progress: What the events file holds; replaced by each commit.
+        status: Where it stands.
+        reason: Why, as a sentence.
+        reason_code: Why, as a word.
+        instances: Its processes, as last reported.
+        unknown: Times without counts.
+        ended: Set when nothing will change it any more.
+        nudge: Set to make its watch look anew: it has ended, or its agent came (back).
+    """
+
+    agent_id: str
+    boot_id: str
+    progress: Progress
+    status: Status = Status.PENDING
+    reason: str = ""
+    reason_code: ReasonCode = ReasonCode.NONE
+    instances: tuple[Instance, ...] = ()
+    unknown: tuple[UnknownInterval, ...] = ()
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    nudge: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def collector_id(self) -> str:
+        """Its ULID."""
+        return self.progress.collector_id
+
+    def unknown_since(self, started_at_ns: int, *, to_ns: int, cause: str) -> tuple[UnknownInterval, ...]:
+        """The one interval of an absence of its agent.
+
+        Args:
+            started_at_ns: Of the session: when no snapshot ever came.
+            to_ns: When counting went on, or was to end; 0 while nobody knows.
+            cause: A sentence.
+        """
+        from_ns = self.progress.snapshot_at_ns or started_at_ns
+        return (UnknownInterval(from_ns=from_ns, to_ns=max(from_ns, to_ns) if to_ns else 0, cause=cause),)
+
+    def view(self) -> Collector:
+        """It, as it is now."""
+        ledger = replace(self.progress.whole_ledger, unknown_intervals=self.unknown)
+        return Collector(
+            collector_id=self.collector_id,
+            agent_id=self.agent_id,
+            status=self.status,
+            reason=self.reason,
+            reason_code=self.reason_code,
+            ledger=ledger,
+            instances=self.instances,
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class Ending:
+    """How a session is to end once its collectors have."""
+
+    status: Status
+    reason_code: ReasonCode
+    reason: str
+
+
+@dataclass(slots=True, kw_only=True)
+class LiveSession:
+    """A session that has not ended.
+
+    Attributes:
+        session: Its own values; without collectors.
+        request: The serialized AttachUprobeRequest.
+        feed: Its events on their way to followers.
+        collectors: In the order in which they started.
+        slowest: Its slowest events, longest first, as ``events.batch.rows`` gives them.
+        ending: Set when somebody asked for the end.
+        ended: Set when it has ended and that is written.
+    """
+
+    session: Session
+    request: bytes
+    feed: Feed
+    collectors: dict[str, LiveCollector] = field(default_factory=dict)
+    slowest: list[dict[str, Any]] = field(default_factory=list)
+    ending: Ending | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def session_id(self) -> str:
+        """Its ULID."""
+        return self.session.session_id
+
+    def view(self) -> Session:
+        """It, as it is now."""
+        return replace(self.session, collectors=tuple(collector.view() for collector in self.collectors.values()))
+
+    def current(self) -> list[LiveCollector]:
+        """The last collector of each agent: earlier ones ended with an earlier life of it."""
+        return list({collector.agent_id: collector for collector in self.collectors.values()}.values())
+
+    def remaining_s(self) -> float:
+        """Seconds until its deadline."""
+        return (self.session.expires_at_ns - time.time_ns()) / 1e9
+
+
+class SessionBook:
+    """All sessions that run, by id."""
+
+    def __init__(self, control_db: Database) -> None:
+        self._control = control_db
+        self._live: dict[str, LiveSession] = {}
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __iter__(self) -> Iterator[LiveSession]:
+        return iter(list(self._live.values()))
+
+    def get(self, session_id: str) -> LiveSession | None:
+        """A session that runs; None when it has ended or never was."""
+        return self._live.get(session_id)
+
+    def add(self, live: LiveSession) -> None:
+        """Takes a session in; writing it is the caller's part."""
+        self._live[live.session_id] = live
+
+    def discard(self, live: LiveSession) -> None:
+        """Forgets a session that was refused."""
+        self._live.pop(live.session_id, None)
+        live.ended.set()
+        live.feed.close()
+
+    def collector(self, collector_id: str) -> LiveCollector | None:
+        """A collector that runs, whoever's it is."""
+        for live in self._live.values():
+            found = live.collectors.get(collector_id)
+            if found is not None and not found.ended.is_set():
+                return found
+        return None
+
+    async def view(self, session_id: str) -> Session:
+        """A session, running or ended.
+
+        Raises:
+            NotFound: There is none, or retention has removed it.
+        """
+        live = self._live.get(session_id)
+        if live is not None:
+            return live.view()
+        found = await self._control.read(lambda cursor: control.find_sessions(cursor, session_id=session_id, limit=1))
+        if not found:
+            raise NotFound(f"There is no session {session_id!r}.", hint="`coral debug session list` has all that are kept.")
+        return found[0]
+
+    async def find(self, *, service_name: str, status: str, session_id: str, before: str, limit: int) -> list[Session]:
+        """Sessions that match, newest first; see ``control.find_sessions``."""
+        found = await self._control.read(
+            lambda cursor: control.find_sessions(
+                cursor, service_name=service_name, status=status, session_id=session_id, before=before, limit=limit
+            )
+        )
+        return [live.view() if (live := self._live.get(session.session_id)) else session for session in found]
+
+    def report(
+        self, live: LiveSession, collector: LiveCollector, instances: tuple[Instance, ...], *, active: bool = False
+    ) -> None:
+        """Notes what an agent says of the processes; a session whose first one is attached becomes active."""
+        if instances != collector.instances:
+            collector.instances = instances
+            self.save_instances(collector)
+        attached = active or any(instance.status is InstanceStatus.ATTACHED for instance in instances)
+        if attached and collector.status is Status.PENDING:
+            collector.status = Status.ACTIVE
+            self.save_collector(live, collector)
+        if attached and live.session.status is Status.PENDING:
+            live.session = replace(live.session, status=Status.ACTIVE, reason="")
+            session, request = live.view(), live.request
+            self._control.post(lambda connection: control.put_session(connection, session, request), what="session")
+
+    def save_instances(self, collector: LiveCollector) -> None:
+        """Queues the rows of a collector's instances for writing."""
+        seen = collector.view()
+        self._control.post(lambda connection: control.put_instances(connection, seen), what="instances")
+
+    def save_collector(self, live: LiveSession, collector: LiveCollector) -> None:
+        """Queues the row of a collector for writing."""
+        seen, session_id, boot_id = collector.view(), live.session_id, collector.boot_id
+        self._control.post(lambda connection: control.put_collector(connection, session_id, boot_id, seen), what="collector")
+
+    def end_collector(
+        self, live: LiveSession, collector: LiveCollector, status: Status, reason_code: ReasonCode, reason: str = ""
+    ) -> None:
+        """Moves a collector to its end; a second time changes nothing."""
+        if collector.ended.is_set():
+            return
+        collector.status = status
+        collector.reason_code = reason_code
+        collector.reason = reason or _REASONS.get((status, reason_code), "")
+        self.save_collector(live, collector)
+        collector.ended.set()
+        collector.nudge.set()
+
+    async def end(self, live: LiveSession) -> None:
+        """Moves a session, whose collectors have all ended, to its end, and writes that."""
+        if self._live.get(live.session_id) is not live:
+            return
+        ending = live.ending or conclude(live.current())
+        ended_at_ns = time.time_ns() // 1000 * 1000
+        live.session = replace(
+            live.session,
+            status=ending.status,
+            reason_code=ending.reason_code,
+            reason=ending.reason,
+            ended_at_ns=ended_at_ns,
+        )
+        session, request = live.view(), live.request
+        boot_ids = {collector.collector_id: collector.boot_id for collector in live.collectors.values()}
+        await self._control.write(lambda connection: put_whole(connection, session, request, boot_ids))
+        self._live.pop(live.session_id, None)
+        live.ended.set()
+        live.feed.close()
+
+
+def put_whole(connection: duckdb.DuckDBPyConnection, session: Session, request: bytes, boot_ids: Mapping[str, str]) -> None:
+    """Writes a session with everything that belongs to it; a job for ``Database.write``."""
+    control.put_session(connection, session, request)
+    for collector in session.collectors:
+        control.put_collector(connection, session.session_id, boot_ids[collector.collector_id], collector)
+        control.put_instances(connection, collector)
+
+
+def conclude(collectors: Iterable[LiveCollector]) -> Ending:
+    """How a session ends whose collectors ended by themselves: as the most regular of them.
+
+    One that reached the deadline makes the session ``expired``, though another agent was lost on the way; the collectors
+    keep what happened to each.
+    """
+    order = (Status.EXPIRED, Status.DETACHED, Status.LOST, Status.FAILED)
+    ended = sorted(collectors, key=lambda collector: order.index(collector.status))
+    first = ended[0]
+    reason = first.reason
+    others = [collector for collector in ended if collector.status is not first.status]
+    if others:
+        reason = f"{reason} On {', '.join(f'{other.agent_id}: {other.reason or other.status}' for other in others)}".strip()
+    return Ending(status=first.status, reason_code=first.reason_code, reason=reason)

@@ -1,0 +1,138 @@
+"""Starting and stopping collectors on agents, and finding those that should not run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable
+
+import structlog
+
+from coral.colony.book import LiveCollector, LiveSession, SessionBook
+from coral.colony.pool import AgentPool
+from coral.colony.progress import Progress
+from coral.model.errors import CoralError, FailedPrecondition, NotFound
+from coral.model.probe import MIN_DURATION_NS
+from coral.model.service import Agent
+from coral.model.session import InstanceStatus, Status
+from coral.wire._generated.colony.v1 import debug_pb2
+from coral.wire._generated.mesh.v1 import ebpf_pb2
+from coral.wire.convert import duration, instance_from
+
+_log = structlog.get_logger(__name__)
+START_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 5.0
+
+
+class Collectors:
+    """What the colony asks of its agents."""
+
+    def __init__(self, pool: AgentPool, book: SessionBook) -> None:
+        self._pool = pool
+        self._book = book
+        self._starting: Counter[str] = Counter()
+
+    async def start(self, live: LiveSession, agent: Agent) -> tuple[LiveCollector, str]:
+        """Starts a collector of a session on an agent, for the time that the session still has.
+
+        Not entered into the session yet: ``adopt`` does that. Starting again what runs already gives the same collector.
+
+        Returns:
+            The collector, and a warning of the agent; empty if there is none.
+
+        Raises:
+            CoralError: What the agent says, or Unavailable or DeadlineExceeded.
+        """
+        asked = debug_pb2.AttachUprobeRequest.FromString(live.request)
+        # An agent takes 1 s at least, whoever asks; the last second of a session is rounded up to it.
+        remaining_ns = max(round(live.remaining_s() * 1e9), MIN_DURATION_NS)
+        request = ebpf_pb2.StartUprobeCollectorRequest(
+            agent_id=agent.agent_id,
+            service_name=asked.service_name,
+            function_name=asked.function_name,
+            duration=duration(remaining_ns),
+            config=asked.config,
+            sdk_addr=asked.sdk_addr,
+            session_id=live.session_id,
+            filter=asked.filter,
+            actor=live.session.requested_by,
+        )
+        response = await self._pool.call(
+            agent,
+            lambda client, left_s: client.start(request, timeout_s=left_s),
+            timeout_s=START_TIMEOUT_S,
+            retry=True,
+        )
+        if not response.supported or not response.collector_id:
+            raise FailedPrecondition(
+                f"Agent {agent.agent_id!r} did not attach: {response.error or 'it gives no reason'}.",
+                hint="Look at the agent's log.",
+            )
+        try:
+            instances = tuple(instance_from(instance) for instance in response.instances)
+        except ValueError as error:
+            raise FailedPrecondition(
+                f"Agent {agent.agent_id!r} answered with an instance that cannot be read: {error}.",
+                hint="Run the same version of Coral on the agent and the colony.",
+            ) from None
+        collector = LiveCollector(
+            agent_id=agent.agent_id,
+            boot_id=agent.boot_id,
+            progress=Progress(collector_id=response.collector_id, session_id=live.session_id),
+            instances=instances,
+        )
+        if any(instance.status is InstanceStatus.ATTACHED for instance in instances):
+            collector.status = Status.ACTIVE
+        return collector, response.error
+
+    def starting(self, agent_ids: Iterable[str]) -> _Starting:
+        """A block in which collectors that agents report are not taken for leftovers: an answer is on its way."""
+        return _Starting(self._starting, tuple(agent_ids))
+
+    async def stop(self, agent: Agent, collector_id: str) -> None:
+        """Stops a collector; one that the agent does not know has stopped already.
+
+        Raises:
+            CoralError: The agent could not be asked, or could not detach.
+        """
+        try:
+            await self._pool.call(
+                agent,
+                lambda client, left_s: client.stop(collector_id, timeout_s=left_s),
+                timeout_s=STOP_TIMEOUT_S,
+                retry=True,
+            )
+        except NotFound:
+            _log.info("collector was gone", agent_id=agent.agent_id, collector_id=collector_id)
+
+    async def reconcile(self, agent: Agent, reported: Iterable[str]) -> None:
+        """Stops the collectors that an agent reports and no running session knows: of sessions that ended while it could not
+        be reached, and of starts whose answer got lost.
+        """
+        if self._starting[agent.agent_id]:
+            return
+        unknown = [collector_id for collector_id in reported if self._book.collector(collector_id) is None]
+        if not unknown:
+            return
+        stops = [self.stop(agent, collector_id) for collector_id in unknown]
+        for collector_id, outcome in zip(unknown, await asyncio.gather(*stops, return_exceptions=True), strict=True):
+            if isinstance(outcome, CoralError):
+                _log.warning("leftover not stopped", collector_id=collector_id, error=str(outcome))  # heartbeats repeat it
+            elif isinstance(outcome, BaseException):
+                raise outcome
+            else:
+                _log.info("leftover stopped", agent_id=agent.agent_id, collector_id=collector_id)
+
+
+class _Starting:
+    """Counts starts under way by agent."""
+
+    def __init__(self, counter: Counter[str], agent_ids: tuple[str, ...]) -> None:
+        self._counter = counter
+        self._agent_ids = agent_ids
+
+    def __enter__(self) -> None:
+        self._counter.update(self._agent_ids)
+
+    def __exit__(self, *_: object) -> None:
+        self._counter.subtract(self._agent_ids)

@@ -1,0 +1,220 @@
+"""The colony: its parts put together, started and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import socket
+from pathlib import Path
+
+import structlog
+
+from coral.colony.audit import Audit
+from coral.colony.book import SessionBook
+from coral.colony.collectors import Collectors
+from coral.colony.followers import Followers
+from coral.colony.housekeeping import cleanup, flush_registry
+from coral.colony.ingest import Ingest
+from coral.colony.inspect import Inspector
+from coral.colony.orchestrator import Orchestrator
+from coral.colony.pool import AgentPool
+from coral.colony.queries import Queries
+from coral.colony.recovery import recover
+from coral.colony.registry import Registry
+from coral.colony.servicers.debug import DebugServicer
+from coral.colony.servicers.inspect import InspectServicer
+from coral.colony.servicers.registry import RegistryServicer
+from coral.colony.store.database import Database
+from coral.colony.store.schema import CONTROL, EVENTS
+from coral.colony.tasks import Tasks
+from coral.colony.watch import GRACE_S, Watch
+from coral.config.settings import ColonySettings
+from coral.model.errors import FailedPrecondition
+from coral.wire._generated.colony.v1 import (
+    debug_pb2,
+    debug_pb2_grpc,
+    inspect_pb2,
+    inspect_pb2_grpc,
+    registry_pb2,
+    registry_pb2_grpc,
+)
+from coral.wire.server import Server, split_address
+
+_log = structlog.get_logger(__name__)
+_STOP_GRACE_S = 0.5
+
+
+class Colony:
+    """One control plane over one state directory."""
+
+    def __init__(self, settings: ColonySettings, *, grace_s: float = GRACE_S) -> None:
+        """Args: ``grace_s`` is how long after a deadline an agent may stay silent before its session is lost."""
+        state_dir = settings.state_dir
+        offline_after_s = settings.offline_after_ms / 1000
+        self._settings = settings
+        self._control = Database(state_dir / "control.duckdb", CONTROL)
+        self._events = Database(state_dir / "events.duckdb", EVENTS)
+        self._tasks = Tasks()
+        self._pool = AgentPool()
+        self._audit = Audit(self._control)
+        self._registry = Registry(self._control, offline_after_s=offline_after_s)
+        self._book = SessionBook(self._control)
+        self._ingest = Ingest(self._events, self._book, min_free_bytes=settings.min_free_bytes)
+        self._collectors = Collectors(self._pool, self._book)
+        self._watch = Watch(
+            registry=self._registry,
+            pool=self._pool,
+            book=self._book,
+            ingest=self._ingest,
+            collectors=self._collectors,
+            silent_s=offline_after_s,
+            grace_s=grace_s,
+        )
+        self._server = Server()
+        self.address = ""
+
+    async def start(self) -> str:
+        """Opens the databases, follows what ran, and serves.
+
+        Returns:
+            HOST:PORT that it serves on.
+
+        Raises:
+            FailedPrecondition: The address is taken or not loopback, or the state directory is in use.
+        """
+        check_listen(self._settings.listen)
+        make_private(self._settings.state_dir)
+        try:
+            await self._control.open()
+            await self._events.open()
+            await self._audit.load()
+            await self._registry.load()
+            recovered = await recover(control_db=self._control, events_db=self._events, book=self._book, ingest=self._ingest)
+            self._serve()
+            self.address = await self._server.start(
+                self._settings.listen,
+                services=[
+                    debug_pb2.DESCRIPTOR.services_by_name["DebugService"].full_name,
+                    registry_pb2.DESCRIPTOR.services_by_name["RegistryService"].full_name,
+                    inspect_pb2.DESCRIPTOR.services_by_name["InspectService"].full_name,
+                ],
+                flag="--listen",
+            )
+        except BaseException:
+            await self._close()
+            raise
+        for live in recovered:
+            self._tasks.spawn(self._watch.session(live))
+        if recovered:
+            _log.info("sessions resumed", sessions=len(recovered))
+        return self.address
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Works until ``stop`` is set, then ends in order. Running sessions stay with their agents."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                working = [
+                    group.create_task(self._ingest.run()),
+                    group.create_task(flush_registry(self._registry)),
+                    group.create_task(
+                        cleanup(
+                            control_db=self._control,
+                            events_db=self._events,
+                            retention_s=self._settings.session_retention_s,
+                        )
+                    ),
+                ]
+                await stop.wait()
+                await self._server.stop(_STOP_GRACE_S)
+                await self._tasks.stop()
+                for task in working:
+                    task.cancel()
+        finally:
+            await self._server.stop(0)
+            await self._tasks.stop()
+            await self._close()
+
+    async def _close(self) -> None:
+        self._registry.flush()
+        await self._pool.close()
+        await self._control.close()
+        await self._events.close()
+
+    def _serve(self) -> None:
+        orchestrator = Orchestrator(
+            control_db=self._control,
+            registry=self._registry,
+            collectors=self._collectors,
+            book=self._book,
+            watch=self._watch,
+            audit=self._audit,
+            max_sessions=self._settings.max_sessions,
+            tasks=self._tasks,
+        )
+        debug = DebugServicer(
+            orchestrator=orchestrator,
+            queries=Queries(self._book, self._events),
+            followers=Followers(self._book, self._events),
+            book=self._book,
+            audit=self._audit,
+        )
+        registry = RegistryServicer(
+            registry=self._registry,
+            watch=self._watch,
+            collectors=self._collectors,
+            audit=self._audit,
+            tasks=self._tasks,
+            heartbeat_ms=self._settings.heartbeat_ms,
+        )
+        inspector = InspectServicer(inspector=Inspector(self._control, self._events), audit=self._audit)
+        debug_pb2_grpc.add_DebugServiceServicer_to_server(debug, self._server.grpc)
+        registry_pb2_grpc.add_RegistryServiceServicer_to_server(registry, self._server.grpc)
+        inspect_pb2_grpc.add_InspectServiceServicer_to_server(inspector, self._server.grpc)
+
+
+def check_listen(listen: str) -> None:
+    """Checks an address before anything else is touched.
+
+    Raises:
+        InvalidArgument: It is not HOST:PORT.
+        FailedPrecondition: It is not loopback, or its port is taken.
+    """
+    host, port = split_address(listen)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise FailedPrecondition(f"Cannot listen on {listen}: {error}.", hint="Choose another with --listen.") from None
+    for family, _, _, _, address in found:
+        if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+            raise FailedPrecondition(
+                f"The colony does not listen on {listen}: it has no TLS and no authentication, so anybody who reaches it "
+                "could attach probes.",
+                hint="Listen on 127.0.0.1 or ::1 with --listen, and reach it through a tunnel.",
+            )
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+            except OSError as error:
+                raise FailedPrecondition(
+                    f"Cannot listen on {listen}: {error.strerror or error}.", hint="Choose another port with --listen."
+                ) from None
+
+
+def make_private(state_dir: Path) -> None:
+    """Creates the state directory, readable by its owner alone: events may hold what functions are called with.
+
+    Raises:
+        FailedPrecondition: It cannot be created or written.
+    """
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise FailedPrecondition(
+            f"The state directory {state_dir} cannot be created: {error.strerror}.", hint="Give another with --state-dir."
+        ) from None
+    if not os.access(state_dir, os.W_OK | os.X_OK):
+        raise FailedPrecondition(
+            f"The state directory {state_dir} cannot be written.", hint="Give another with --state-dir, or run as its owner."
+        )

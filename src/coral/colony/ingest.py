@@ -1,0 +1,163 @@
+"""From checked batches to committed events: whatever waits, of all collectors, goes into one transaction.
+
+A transaction costs about 10 ms of CPU however few events it holds, so there are at most ten a second; the first event after a
+quiet time is committed at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from dataclasses import dataclass, field
+
+import duckdb
+import pyarrow as pa
+import structlog
+
+from coral.colony.book import LiveCollector, LiveSession, SessionBook
+from coral.colony.feed import Committed
+from coral.colony.pool import Backoff
+from coral.colony.progress import Progress, Received, advance
+from coral.colony.results import keep_slowest
+from coral.colony.store.database import Database
+from coral.colony.store.events import commit_events
+from coral.model.errors import Unavailable
+from coral.model.session import ReasonCode, Status
+
+_log = structlog.get_logger(__name__)
+_INTERVAL_S = 0.1
+_MAX_WAITING_ROWS = 200_000
+_MAX_WAITING_BATCHES = 64
+
+
+@dataclass(slots=True)
+class _Waiting:
+    live: LiveSession
+    collector: LiveCollector
+    batches: list[Received] = field(default_factory=list)
+    rows: int = 0
+
+
+class Ingest:
+    """The one writer of events."""
+
+    def __init__(self, events: Database, book: SessionBook, *, min_free_bytes: int) -> None:
+        self._events = events
+        self._book = book
+        self._min_free_bytes = min_free_bytes
+        self._waiting: dict[str, _Waiting] = {}
+        self._known: set[str] = set()
+        self._wake = asyncio.Event()
+        self._room = asyncio.Condition()
+        self._storing = True
+
+    def knows(self, collector_id: str) -> None:
+        """Says that the events file has a row for a collector already: after a restart."""
+        self._known.add(collector_id)
+
+    async def put(self, live: LiveSession, collector: LiveCollector, batch: Received) -> None:
+        """Queues a batch; waits while so much of this collector waits that its agent has to."""
+        async with self._room:
+            await self._room.wait_for(lambda: self._has_room(collector))
+        waiting = self._waiting.setdefault(collector.collector_id, _Waiting(live, collector))
+        waiting.batches.append(batch)
+        waiting.rows += batch.events.num_rows
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Commits what waits, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            began = loop.time()
+            taken = await self._take()
+            await self._commit(taken)
+            await asyncio.sleep(max(0.0, began + _INTERVAL_S - loop.time()))
+
+    async def _take(self) -> list[_Waiting]:
+        self._wake.clear()
+        taken, self._waiting = list(self._waiting.values()), {}
+        async with self._room:
+            self._room.notify_all()
+        return taken
+
+    def _has_room(self, collector: LiveCollector) -> bool:
+        waiting = self._waiting.get(collector.collector_id)
+        return waiting is None or (waiting.rows < _MAX_WAITING_ROWS and len(waiting.batches) < _MAX_WAITING_BATCHES)
+
+    async def _commit(self, taken: list[_Waiting]) -> None:
+        """Commits, however long the database needs to come back; one collector's bad data fails that collector alone."""
+        if not taken:
+            return
+        backoff = Backoff()
+        while True:
+            try:
+                await self._transact(taken)
+                return
+            except Unavailable as error:
+                _log.warning("events wait for the database", collectors=len(taken), error=str(error))
+                await asyncio.sleep(backoff.pause_s())
+            except (duckdb.Error, ValueError, OverflowError) as error:
+                if len(taken) == 1:
+                    self._fail(taken[0], error)
+                    return
+                for waiting in taken:
+                    await self._commit([waiting])
+                return
+
+    async def _transact(self, taken: list[_Waiting]) -> None:
+        storing = await self._may_store()
+        before = {waiting.collector.collector_id: waiting.collector.progress for waiting in taken}
+
+        def job(connection: duckdb.DuckDBPyConnection) -> list[tuple[Progress, pa.Table]]:
+            results = [advance(before[waiting.collector.collector_id], waiting.batches, storing=storing) for waiting in taken]
+            events: dict[str, list[pa.Table]] = {}
+            for progress, table in results:
+                if table.num_rows:
+                    events.setdefault(progress.session_id, []).append(table)
+            commit_events(
+                connection,
+                events={session_id: pa.concat_tables(tables).unify_dictionaries() for session_id, tables in events.items()},
+                new=[progress for progress, _ in results if progress.collector_id not in self._known],
+                moved=[progress for progress, _ in results if progress.collector_id in self._known],
+            )
+            return results
+
+        results = await self._events.write(job)
+        for waiting, (progress, table) in zip(taken, results, strict=True):
+            self._known.add(progress.collector_id)
+            self._committed(waiting, progress, table)
+
+    def _committed(self, waiting: _Waiting, progress: Progress, table: pa.Table) -> None:
+        live, collector = waiting.live, waiting.collector
+        after, collector.progress = collector.progress.last_sequence, progress
+        live.slowest = keep_slowest(live.slowest, table)
+        reported = next((batch.instances for batch in reversed(waiting.batches) if batch.instances is not None), None)
+        active = any(batch.status is Status.ACTIVE for batch in waiting.batches)
+        self._book.report(live, collector, collector.instances if reported is None else reported, active=active)
+        live.feed.publish(
+            Committed(collector_id=progress.collector_id, after=after, upto=progress.last_sequence, events=table)
+        )
+        if progress.status is not None:
+            self._book.end_collector(live, collector, progress.status, progress.reason_code)
+
+    def _fail(self, waiting: _Waiting, error: Exception) -> None:
+        collector = waiting.collector
+        _log.error("events refused by the database", collector_id=collector.collector_id, error=str(error))
+        self._book.end_collector(
+            waiting.live, collector, Status.FAILED, ReasonCode.NONE, f"Its events could not be stored: {error}."
+        )
+
+    async def _may_store(self) -> bool:
+        free = (await asyncio.to_thread(shutil.disk_usage, self._events.path.parent)).free
+        storing = free >= self._min_free_bytes
+        if storing != self._storing:
+            self._storing = storing
+            log = _log.info if storing else _log.error
+            log(
+                "events are stored again" if storing else "events are dropped: too little free space",
+                free_bytes=free,
+                min_free_bytes=self._min_free_bytes,
+                state_dir=str(self._events.path.parent),
+            )
+        return storing

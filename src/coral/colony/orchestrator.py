@@ -1,0 +1,330 @@
+"""Attach and detach: one request, many agents."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import duckdb
+import structlog
+from ulid import ULID
+
+from coral.colony.audit import Audit, Caller, Entry, put_entry
+from coral.colony.book import Ending, LiveCollector, LiveSession, SessionBook, put_whole
+from coral.colony.collectors import Collectors
+from coral.colony.feed import Feed
+from coral.colony.registry import Registry, did_you_mean
+from coral.colony.store import control
+from coral.colony.store.database import Database
+from coral.colony.tasks import Tasks
+from coral.colony.watch import Watch
+from coral.model.errors import (
+    CoralError,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
+from coral.model.probe import ProbeSpec
+from coral.model.service import Agent
+from coral.model.session import ReasonCode, Session, Status
+from coral.model.text import check_name
+from coral.wire._generated.colony.v1 import debug_pb2
+from coral.wire.convert import config_from, filter_from, requested_duration_ns
+
+_log = structlog.get_logger(__name__)
+_FINAL_LEDGER_S = 5.0
+_MAX_REASON_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attached:
+    """What an attach came to: the session, and a warning; empty if all went well."""
+
+    session: Session
+    warning: str
+
+
+class Orchestrator:
+    """Begins and ends sessions."""
+
+    def __init__(
+        self,
+        *,
+        control_db: Database,
+        registry: Registry,
+        collectors: Collectors,
+        book: SessionBook,
+        watch: Watch,
+        audit: Audit,
+        max_sessions: int,
+        tasks: Tasks,
+    ) -> None:
+        self._control = control_db
+        self._registry = registry
+        self._collectors = collectors
+        self._book = book
+        self._watch = watch
+        self._audit = audit
+        self._max_sessions = max_sessions
+        self._tasks = tasks
+
+    async def attach(self, request: debug_pb2.AttachUprobeRequest, who: Caller) -> Attached:
+        """Attaches a probe on every host that runs the service.
+
+        A caller that goes away before the answer leaves nothing running: the attach is finished and then undone.
+
+        Raises:
+            CoralError: Refused; there is a row in the audit log and no session.
+        """
+        accepted_ns = time.time_ns() // 1000 * 1000
+        entry = self._audit.entry(
+            who,
+            "AttachUprobe",
+            service_name=request.service_name,
+            function_name=request.function_name,
+            agent_id=request.agent_id,
+            reason=request.reason,
+        )
+        try:
+            spec = _checked(request)
+            if len(self._book) >= self._max_sessions:
+                raise ResourceExhausted(
+                    f"{len(self._book):,} sessions run already, the most that this colony allows.",
+                    hint="Stop one with `coral debug session stop ID`, or wait for a deadline.",
+                )
+            agents = (
+                [self._registry.online(request.agent_id)] if request.agent_id else self._registry.hosts_of(spec.service_name)
+            )
+        except CoralError as error:
+            self._audit.note(entry, decision="error", outcome=error.code)
+            raise
+        attaching = self._tasks.spawn(self._attach(request, spec, agents, accepted_ns, who, entry))
+        try:
+            return await asyncio.shield(attaching)
+        except asyncio.CancelledError:
+            if not attaching.cancelled():
+                self._tasks.spawn(self._undo(attaching))
+            raise
+
+    async def detach(self, session_id: str, who: Caller) -> str:
+        """Ends a session; one that has ended stays as it is.
+
+        Returns:
+            A warning; empty if all went well.
+
+        Raises:
+            NotFound: There is no such session.
+        """
+        entry = self._audit.entry(who, "DetachUprobe", session_id=session_id)
+        try:
+            check_name(session_id, "session_id")
+            session = await self._book.view(session_id)
+        except CoralError as error:
+            self._audit.note(entry, decision="error", outcome=error.code)
+            raise
+        entry = replace(entry, service_name=session.service_name, function_name=session.function_name)
+        await self._audit.before(entry)
+        live = self._book.get(session_id)
+        warning = await self._detach(live, f"It was detached by {who.name}.") if live is not None else ""
+        self._audit.outcome(entry)
+        return warning
+
+    async def _attach(
+        self,
+        request: debug_pb2.AttachUprobeRequest,
+        spec: ProbeSpec,
+        agents: list[Agent],
+        accepted_ns: int,
+        who: Caller,
+        entry: Entry,
+    ) -> Attached:
+        live = LiveSession(
+            session=Session(
+                session_id=str(ULID()),
+                service_name=spec.service_name,
+                function_name=spec.function_name,
+                agent_id=agents[0].agent_id if len(agents) == 1 else "",
+                started_at_ns=accepted_ns,
+                expires_at_ns=accepted_ns + spec.duration_ns,
+                status=Status.PENDING,
+                requested_by=who.name,
+            ),
+            request=request.SerializeToString(),
+            feed=Feed(),
+        )
+        entry = replace(entry, session_id=live.session_id)
+
+        def begin(connection: duckdb.DuckDBPyConnection) -> None:
+            put_entry(connection, entry)
+            control.put_session(connection, live.session, live.request)
+
+        await self._control.write(begin)
+        self._book.add(live)
+        try:
+            with self._collectors.starting([agent.agent_id for agent in agents]):
+                attached, failures, warnings = await self._start_all(live, agents)
+                if not attached:
+                    raise self._refusal(spec.service_name, failures)
+                for collector in attached:
+                    live.collectors[collector.collector_id] = collector
+        except CoralError as error:
+            self._audit.outcome(entry, error)
+            await self._forget(live)
+            raise
+        await self._begin(live, entry, attached)
+        # An agent that was only asked in case it had a process that just started is no failure when it has none.
+        known = {service.agent_id for service in self._registry.services(spec.service_name)}
+        for agent_id, failure in failures.items():
+            if not isinstance(failure, NotFound) or agent_id in known:
+                warnings.append(f"{agent_id}: {failure}")
+        if live.session.status is Status.PENDING:
+            warnings.append("No instance is attached yet; the session becomes active when one is.")
+        return Attached(session=live.view(), warning=" ".join(warnings))
+
+    async def _start_all(
+        self, live: LiveSession, agents: list[Agent]
+    ) -> tuple[list[LiveCollector], dict[str, CoralError], list[str]]:
+        outcomes = await asyncio.gather(*(self._collectors.start(live, agent) for agent in agents), return_exceptions=True)
+        attached: list[LiveCollector] = []
+        failures: dict[str, CoralError] = {}
+        warnings: list[str] = []
+        for agent, outcome in zip(agents, outcomes, strict=True):
+            if isinstance(outcome, CoralError):
+                failures[agent.agent_id] = outcome
+            elif isinstance(outcome, BaseException):
+                raise outcome
+            else:
+                collector, warning = outcome
+                attached.append(collector)
+                if warning:
+                    warnings.append(f"{agent.agent_id}: {warning}")
+        return attached, failures, warnings
+
+    async def _begin(self, live: LiveSession, entry: Entry, attached: list[LiveCollector]) -> None:
+        """Writes a session that runs on at least one agent, and starts following it."""
+        active = any(collector.status is Status.ACTIVE for collector in attached)
+        live.session = replace(
+            live.session,
+            status=Status.ACTIVE if active else Status.PENDING,
+            agent_id=attached[0].agent_id if len(attached) == 1 else "",
+        )
+        session, boot_ids = live.view(), {collector.collector_id: collector.boot_id for collector in attached}
+        self._audit.outcome(entry, agent_id=session.agent_id)
+        try:
+            await self._control.write(lambda connection: put_whole(connection, session, live.request, boot_ids))
+        except CoralError:
+            # What cannot be written must not run: the agents are told, and detach by themselves should that fail too.
+            await self._stop_all(live)
+            self._book.discard(live)
+            raise
+        self._tasks.spawn(self._watch.session(live))
+        if live.ending is not None:  # detached while it was being attached
+            await self._stop_all(live)
+
+    async def _forget(self, live: LiveSession) -> None:
+        self._book.discard(live)
+        try:
+            await self._control.write(lambda connection: control.delete_sessions(connection, [live.session_id]))
+        except Unavailable as error:  # a restart finds it pending without a collector, and ends it as failed
+            _log.error("refused session not removed", session_id=live.session_id, error=str(error))
+
+    def _refusal(self, service_name: str, failures: dict[str, CoralError]) -> CoralError:
+        """The one error that stands for those of all agents."""
+        errors = list(failures.values())
+        if all(isinstance(error, NotFound) for error in errors):
+            offline = self._registry.offline_hosts_of(service_name)
+            if offline and not self._registry.services(service_name):
+                return Unavailable(
+                    f"Service {service_name!r} was last seen on {', '.join(offline)}, which is offline.",
+                    hint="Start the agent there again with `coral agent start`.",
+                )
+            return self._not_found(service_name, errors)
+        if len({error.code for error in errors}) == 1:
+            return _joined(type(errors[0]), failures)
+        if any(isinstance(error, InvalidArgument) for error in errors):
+            return _joined(InvalidArgument, failures)
+        return _joined(FailedPrecondition, failures)
+
+    def _not_found(self, service_name: str, errors: list[CoralError]) -> NotFound:
+        hints = list(dict.fromkeys(error.hint for error in errors if error.hint))
+        services = {service.name for service in self._registry.services()}
+        if service_name not in services:
+            like = did_you_mean(service_name, services)
+            if like and not any(like in hint for hint in hints):
+                hints.append(like)
+        messages = list(dict.fromkeys(error.message for error in errors))
+        details = {key: value for error in errors for key, value in error.details.items()}
+        return NotFound(" ".join(messages[:3]), hint=" ".join(hints), details=details)
+
+    async def _undo(self, attaching: asyncio.Task[Attached]) -> None:
+        try:
+            attached = await attaching
+        except CoralError as error:
+            _log.info("attach refused after its caller went away", error=str(error))
+            return
+        live = self._book.get(attached.session.session_id)
+        if live is not None:
+            await self._detach(live, "Its caller went away before it was answered.")
+
+    async def _detach(self, live: LiveSession, reason: str) -> str:
+        if live.ending is None:
+            live.ending = Ending(status=Status.DETACHED, reason_code=ReasonCode.USER, reason=reason)
+        warnings = await self._stop_all(live)
+        try:
+            async with asyncio.timeout(_FINAL_LEDGER_S):
+                await live.ended.wait()
+        except TimeoutError:
+            warnings.append("The final ledger has not arrived yet; the session ends when it does.")
+        return " ".join(warnings)
+
+    async def _stop_all(self, live: LiveSession) -> list[str]:
+        running = [collector for collector in live.current() if not collector.ended.is_set()]
+        return [warning for warning in await asyncio.gather(*(self._stop(live, one) for one in running)) if warning]
+
+    async def _stop(self, live: LiveSession, collector: LiveCollector) -> str:
+        """Stops one collector; when its agent cannot be asked, the session ends without it."""
+        try:
+            await self._collectors.stop(self._registry.agent(collector.agent_id), collector.collector_id)
+        except CoralError as error:
+            reason = (
+                f"Agent {collector.agent_id!r} could not be asked to detach: it does so by itself at the deadline, "
+                "or when it is heard of again."
+            )
+            _log.warning("detach not confirmed", collector_id=collector.collector_id, error=str(error))
+            collector.unknown = collector.unknown_since(live.session.started_at_ns, to_ns=time.time_ns(), cause=reason)
+            if live.ending is not None:
+                live.ending.reason = f"{live.ending.reason} {reason}"
+            self._book.end_collector(live, collector, Status.LOST, ReasonCode.AGENT_GONE, reason)
+            return reason
+        # If the agent does not know it (any more), its watch finds out now.
+        return ""
+
+
+def _checked(request: debug_pb2.AttachUprobeRequest) -> ProbeSpec:
+    check_name(request.agent_id, "agent_id", required=False)
+    if len(request.reason.encode()) > _MAX_REASON_BYTES:
+        raise InvalidArgument("reason is too long.", hint=f"At most {_MAX_REASON_BYTES:,} bytes are allowed.")
+    return ProbeSpec(
+        service_name=request.service_name,
+        function_name=request.function_name,
+        duration_ns=requested_duration_ns(request),
+        config=config_from(request.config),
+        filter=filter_from(request.filter),
+        sdk_addr=request.sdk_addr,
+    )
+
+
+def _joined(cls: type[CoralError], failures: dict[str, CoralError]) -> CoralError:
+    """One error with what each agent said; just that when they all say the same."""
+    errors = list(failures.values())
+    details = {key: value for error in errors for key, value in error.details.items()}
+    hints = " ".join(dict.fromkeys(error.hint for error in errors if error.hint))
+    messages: Iterable[str] = dict.fromkeys(error.message for error in errors)
+    if len(failures) > 1 and len({error.message for error in errors}) > 1:
+        messages = [f"{agent_id}: {error.message}" for agent_id, error in failures.items()]
+    return (Internal if cls is CoralError else cls)(" ".join(messages), hint=hints, details=details)

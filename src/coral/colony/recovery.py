@@ -1,0 +1,77 @@
+"""What a restart finds: sessions that had not ended are followed again, from where the events file stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import duckdb
+import pyarrow as pa
+
+from coral.colony.book import Ending, LiveCollector, LiveSession, SessionBook
+from coral.colony.feed import Feed
+from coral.colony.ingest import Ingest
+from coral.colony.progress import Progress
+from coral.colony.results import SLOWEST
+from coral.colony.store import control
+from coral.colony.store.control import Kept
+from coral.colony.store.database import Database
+from coral.colony.store.events import load_progress, slowest
+from coral.events.batch import rows
+from coral.model.session import ReasonCode, Status
+
+_INTERRUPTED = "The colony stopped while it attached; what agents had attached is detached when they report it."
+
+
+async def recover(*, control_db: Database, events_db: Database, book: SessionBook, ingest: Ingest) -> list[LiveSession]:
+    """Puts the sessions that had not ended back into the book.
+
+    Returns:
+        Them, to be followed; of a session whose collectors have all ended only the end is missing.
+    """
+    kept = await control_db.read(control.unended)
+    session_ids = [one.session.session_id for one in kept]
+
+    def read(cursor: duckdb.DuckDBPyConnection) -> tuple[dict[str, Progress], dict[str, pa.Table]]:
+        return load_progress(cursor, session_ids), {
+            session_id: slowest(cursor, session_id=session_id, limit=SLOWEST) for session_id in session_ids
+        }
+
+    progress, slow = await events_db.read(read)
+    for collector_id in progress:
+        ingest.knows(collector_id)
+    recovered = []
+    for one in kept:
+        live = _revive(one, progress)
+        live.slowest = list(rows(slow[live.session_id]))
+        book.add(live)
+        for collector in live.collectors.values():
+            # Its final batch was committed, but the colony stopped before it could note that in the control file.
+            if collector.progress.status is not None:
+                book.end_collector(live, collector, collector.progress.status, collector.progress.reason_code)
+        if not live.collectors:
+            live.ending = Ending(status=Status.FAILED, reason_code=ReasonCode.NONE, reason=_INTERRUPTED)
+        recovered.append(live)
+    return recovered
+
+
+def _revive(kept: Kept, progress: Mapping[str, Progress]) -> LiveSession:
+    session_id = kept.session.session_id
+    live = LiveSession(session=replace(kept.session, collectors=()), request=kept.request, feed=Feed())
+    for collector in kept.session.collectors:
+        revived = LiveCollector(
+            agent_id=collector.agent_id,
+            boot_id=kept.boot_ids[collector.collector_id],
+            progress=progress.get(
+                collector.collector_id, Progress(collector_id=collector.collector_id, session_id=session_id)
+            ),
+            status=collector.status,
+            reason=collector.reason,
+            reason_code=collector.reason_code,
+            instances=collector.instances,
+            unknown=collector.ledger.unknown_intervals,
+        )
+        if collector.status.ended:
+            revived.ended.set()
+        live.collectors[collector.collector_id] = revived
+    return live

@@ -1,0 +1,165 @@
+"""``coral.colony.v1.DebugService``: sessions, their events and results."""
+
+# ruff: noqa: N802  (the methods are named as the wire names them)
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from coral.colony.audit import Audit, Entry, caller
+from coral.colony.book import SessionBook
+from coral.colony.followers import Followers
+from coral.colony.orchestrator import Orchestrator
+from coral.colony.queries import Queries, events_query, next_token
+from coral.colony.servicers.messages import (
+    histogram_message,
+    outlier_messages,
+    session_message,
+    statistics_message,
+    step_message,
+)
+from coral.model.errors import CoralError, FailedPrecondition, InvalidArgument
+from coral.model.text import check_name
+from coral.wire._generated.colony.v1 import debug_pb2, debug_pb2_grpc
+from coral.wire._generated.mesh.v1 import ebpf_pb2
+from coral.wire.convert import duration, filter_from, ledger_to, timestamp, timestamp_ns, uprobe_event
+
+_FORMATS = ("summary", "full", "histogram")
+_MAX_BYTES = 12 << 20
+"""Of the events in one answer; messages may have 16 MiB."""
+
+
+class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
+    """Answers whoever debugs."""
+
+    def __init__(
+        self, *, orchestrator: Orchestrator, queries: Queries, followers: Followers, book: SessionBook, audit: Audit
+    ) -> None:
+        self._orchestrator = orchestrator
+        self._queries = queries
+        self._followers = followers
+        self._book = book
+        self._audit = audit
+
+    async def AttachUprobe(self, request: debug_pb2.AttachUprobeRequest, context: Any) -> debug_pb2.AttachUprobeResponse:
+        """Attaches; returns when the session is active, or pending for a library that is not loaded yet."""
+        who = caller(context.invocation_metadata(), context.peer())
+        attached = await self._orchestrator.attach(request, who)
+        return debug_pb2.AttachUprobeResponse(
+            session_id=attached.session.session_id,
+            expires_at=timestamp(attached.session.expires_at_ns),
+            success=True,
+            error=attached.warning,
+        )
+
+    async def DetachUprobe(self, request: debug_pb2.DetachUprobeRequest, context: Any) -> debug_pb2.DetachUprobeResponse:
+        """Ends a session."""
+        who = caller(context.invocation_metadata(), context.peer())
+        warning = await self._orchestrator.detach(request.session_id, who)
+        return debug_pb2.DetachUprobeResponse(success=True, error=warning)
+
+    async def QueryUprobeEvents(
+        self, request: debug_pb2.QueryUprobeEventsRequest, context: Any
+    ) -> debug_pb2.QueryUprobeEventsResponse:
+        """Reads a page of stored events."""
+        async with self._audit.noting(self._entry(context, "QueryUprobeEvents", request.session_id)):
+            query = events_query(
+                session_id=request.session_id,
+                start_ns=timestamp_ns(request.start_time) if request.HasField("start_time") else None,
+                end_ns=timestamp_ns(request.end_time) if request.HasField("end_time") else None,
+                max_events=request.max_events,
+            )
+            found = await self._queries.events(query, request.page_token)
+            response = debug_pb2.QueryUprobeEventsResponse(ledger=ledger_to(found.session.ledger))
+            size = 0
+            for count, event in enumerate(found.events):
+                message = uprobe_event(event)
+                size += message.ByteSize() + 8
+                if count and size > _MAX_BYTES:
+                    response.has_more = True
+                    break
+                response.events.append(message)
+            if found.more or response.has_more:
+                response.has_more = True
+                response.next_page_token = next_token(query, found, len(response.events))
+            return response
+
+    async def ListDebugSessions(
+        self, request: debug_pb2.ListDebugSessionsRequest, context: Any
+    ) -> debug_pb2.ListDebugSessionsResponse:
+        """Sessions, newest first."""
+        entry = self._entry(context, "ListDebugSessions", request.session_id, service_name=request.service_name)
+        async with self._audit.noting(entry):
+            sessions, token = await self._queries.sessions(
+                service_name=request.service_name,
+                status=request.status,
+                session_id=request.session_id,
+                size=request.page_size,
+                token=request.page_token,
+            )
+            return debug_pb2.ListDebugSessionsResponse(
+                sessions=[session_message(session) for session in sessions], next_page_token=token
+            )
+
+    async def GetDebugResults(
+        self, request: debug_pb2.GetDebugResultsRequest, context: Any
+    ) -> debug_pb2.GetDebugResultsResponse:
+        """Statistics, the slowest calls, the ledger, and on request the histogram."""
+        entry = self._entry(context, "GetDebugResults", request.session_id, service_name=request.service_name)
+        async with self._audit.noting(entry):
+            form = request.format or "summary"
+            if form not in _FORMATS:
+                raise InvalidArgument(f"{form!r} is no format.", hint=f"Choose one of {', '.join(_FORMATS)}.")
+            results = await self._queries.results(request.session_id, service_name=request.service_name)
+            return debug_pb2.GetDebugResultsResponse(
+                session_id=results.session.session_id,
+                function=results.session.function_name,
+                duration=duration(results.statistics.elapsed_ns),
+                statistics=statistics_message(results.statistics),
+                slow_outliers=outlier_messages(results.slowest),
+                ledger=ledger_to(results.session.ledger),
+                histogram=histogram_message(results.histogram) if form != "summary" else None,
+            )
+
+    async def UpdateProbeFilter(
+        self, request: debug_pb2.UpdateProbeFilterRequest, context: Any
+    ) -> debug_pb2.UpdateProbeFilterResponse:
+        """Refuses: agents cannot change the filter of a probe that is attached."""
+        async with self._audit.noting(self._entry(context, "UpdateProbeFilter", request.session_id)):
+            check_name(request.session_id, "session_id")
+            filter_from(request.filter)
+            session = await self._book.view(request.session_id)
+            if session.status.ended:
+                raise FailedPrecondition(
+                    f"Session {request.session_id!r} has ended.", hint="Attach again with the new filter."
+                )
+            raise FailedPrecondition(
+                "The filter of a running session cannot be changed yet.", hint="Detach, and attach with the new filter."
+            )
+
+    async def FollowUprobeEvents(
+        self, request: debug_pb2.FollowUprobeEventsRequest, context: Any
+    ) -> AsyncIterator[ebpf_pb2.UprobeEventBatch]:
+        """Streams what is stored, then what comes, then the end."""
+        entry = self._entry(context, "FollowUprobeEvents", request.session_id)
+        await self._audit.before(entry)
+        try:
+            check_name(request.session_id, "session_id")
+            async for step in self._followers.follow(request.session_id, after=request.after):
+                yield step_message(step)
+        except CoralError as error:
+            self._audit.outcome(entry, error)
+            raise
+        self._audit.outcome(entry)
+
+    def _entry(self, context: Any, action: str, session_id: str, *, service_name: str = "") -> Entry:
+        who = caller(context.invocation_metadata(), context.peer())
+        live = self._book.get(session_id)
+        return self._audit.entry(
+            who,
+            action,
+            session_id=session_id,
+            service_name=service_name or (live.session.service_name if live else ""),
+            function_name=live.session.function_name if live else "",
+        )

@@ -1,0 +1,126 @@
+"""``coral.colony.v1.RegistryService``: agents make themselves known."""
+
+# ruff: noqa: N802  (the methods are named as the wire names them)
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from coral.colony.audit import Audit, caller
+from coral.colony.collectors import Collectors
+from coral.colony.registry import Registry
+from coral.colony.tasks import Tasks
+from coral.colony.watch import Watch
+from coral.model.errors import InvalidArgument, NotFound
+from coral.model.service import Agent, Service
+from coral.model.text import check_name
+from coral.wire._generated.colony.v1 import registry_pb2, registry_pb2_grpc
+from coral.wire.convert import service_from, service_to, timestamp
+from coral.wire.server import split_address
+
+_MAX_ITEMS = 10_000
+
+
+class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
+    """Answers agents, and those who ask about them."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        watch: Watch,
+        collectors: Collectors,
+        audit: Audit,
+        tasks: Tasks,
+        heartbeat_ms: int,
+    ) -> None:
+        self._registry = registry
+        self._watch = watch
+        self._collectors = collectors
+        self._audit = audit
+        self._tasks = tasks
+        self._heartbeat_ms = heartbeat_ms
+
+    async def RegisterAgent(
+        self, request: registry_pb2.RegisterAgentRequest, context: Any
+    ) -> registry_pb2.RegisterAgentResponse:
+        """Takes an agent in; one that was restarted gets its sessions anew."""
+        who = caller(context.invocation_metadata(), context.peer())
+        entry = self._audit.entry(who, "RegisterAgent", agent_id=request.agent_id, reason=request.address)
+        async with self._audit.noting(entry):
+            agent = _agent(request)
+            epoch, _ = await self._registry.register(agent, _services(request.services, agent.agent_id))
+        self._watch.agent_came(agent.agent_id)
+        return registry_pb2.RegisterAgentResponse(epoch=epoch, heartbeat_ms=self._heartbeat_ms)
+
+    async def Heartbeat(self, request: registry_pb2.HeartbeatRequest, context: Any) -> registry_pb2.HeartbeatResponse:
+        """Notes that an agent lives; what it runs without anybody's wish is stopped."""
+        known = self._registry.heartbeat(request.agent_id, request.epoch, _services(request.services, request.agent_id))
+        if known and request.collectors:
+            reported = list(request.collectors[:_MAX_ITEMS])
+            self._tasks.spawn(self._collectors.reconcile(self._registry.agent(request.agent_id), reported))
+        return registry_pb2.HeartbeatResponse(register_again=not known)
+
+    async def ListAgents(self, request: registry_pb2.ListAgentsRequest, context: Any) -> registry_pb2.ListAgentsResponse:
+        """All agents, online or not."""
+        who = caller(context.invocation_metadata(), context.peer())
+        async with self._audit.noting(self._audit.entry(who, "ListAgents")):
+            return registry_pb2.ListAgentsResponse(agents=[_message(agent) for agent in self._registry.agents()])
+
+    async def ListServices(
+        self, request: registry_pb2.ListServicesRequest, context: Any
+    ) -> registry_pb2.ListServicesResponse:
+        """What the online agents see: an item per service and agent."""
+        who = caller(context.invocation_metadata(), context.peer())
+        async with self._audit.noting(self._audit.entry(who, "ListServices", service_name=request.name)):
+            check_name(request.name, "name", required=False)
+            found = self._registry.services(request.name)
+            if request.name and not found:
+                like = ", ".join(self._registry.nearest_services(request.name))
+                raise NotFound(
+                    f"No online agent sees a service {request.name!r}.",
+                    hint=f"Did you mean {like}?" if like else "`coral service list` has all.",
+                )
+            return registry_pb2.ListServicesResponse(services=[service_to(service) for service in found])
+
+
+def _agent(request: registry_pb2.RegisterAgentRequest) -> Agent:
+    check_name(request.agent_id, "agent_id")
+    check_name(request.boot_id, "boot_id")
+    for field in ("version", "hostname", "kernel"):
+        check_name(getattr(request, field), field, required=False)
+    split_address(check_name(request.address, "address"))
+    return Agent(
+        agent_id=request.agent_id,
+        address=request.address,
+        version=request.version,
+        hostname=request.hostname,
+        boot_id=request.boot_id,
+        kernel=request.kernel,
+        methods=tuple(check_name(method, "methods") for method in request.methods[:100]),
+        last_seen_at_ns=time.time_ns(),
+        online=True,
+    )
+
+
+def _services(messages: Any, agent_id: str) -> tuple[Service, ...]:
+    if len(messages) > _MAX_ITEMS:
+        raise InvalidArgument(f"An agent reports {len(messages):,} services.", hint=f"At most {_MAX_ITEMS:,} are taken.")
+    for message in messages:
+        check_name(message.name, "services.name")
+    return tuple(service_from(message, agent_id=agent_id) for message in messages)
+
+
+def _message(agent: Agent) -> registry_pb2.Agent:
+    return registry_pb2.Agent(
+        agent_id=agent.agent_id,
+        address=agent.address,
+        status="online" if agent.online else "offline",
+        version=agent.version,
+        last_seen_at=timestamp(agent.last_seen_at_ns),
+        kernel=agent.kernel,
+        methods=agent.methods,
+        hostname=agent.hostname,
+        boot_id=agent.boot_id,
+    )

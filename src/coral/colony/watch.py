@@ -1,0 +1,214 @@
+"""The life of a running session, seen from the colony: a stream per collector until each has ended, then the session's end.
+
+An agent holds its deadlines alone. The colony only listens: it resumes streams after the sequence that the database holds,
+starts a successor when an agent comes back without the collector, and gives up on an agent of which there is no word long
+after the deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from contextlib import aclosing
+from typing import Any
+
+import structlog
+
+from coral.colony.book import LiveCollector, LiveSession, SessionBook
+from coral.colony.collectors import Collectors
+from coral.colony.ingest import Ingest
+from coral.colony.pool import AgentPool, Backoff
+from coral.colony.progress import receive
+from coral.colony.registry import Registry
+from coral.model.errors import CoralError, NotFound, Unavailable
+from coral.model.service import Agent
+from coral.model.session import ReasonCode, Status
+
+_log = structlog.get_logger(__name__)
+GRACE_S = 5.0
+_UTMOST_S = 60.0
+_NO_PATIENCE_S = 0.05
+_WORTHWHILE_S = 0.5
+_MAX_MALFORMED = 5
+
+
+class Watch:
+    """Follows the collectors of sessions."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        pool: AgentPool,
+        book: SessionBook,
+        ingest: Ingest,
+        collectors: Collectors,
+        silent_s: float,
+        grace_s: float = GRACE_S,
+    ) -> None:
+        """Args: ``silent_s`` is how long a stream may say nothing; ``grace_s`` is how long after a deadline an agent may."""
+        self._registry = registry
+        self._pool = pool
+        self._book = book
+        self._ingest = ingest
+        self._collectors = collectors
+        self._silent_s = silent_s
+        self._grace_s = grace_s
+        self._began_ns = time.time_ns()
+
+    def agent_came(self, agent_id: str) -> None:
+        """Makes the watches over an agent's collectors look anew: it has registered."""
+        for live in self._book:
+            for collector in live.collectors.values():
+                if collector.agent_id == agent_id:
+                    collector.nudge.set()
+
+    async def session(self, live: LiveSession) -> None:
+        """Follows a session until it has ended and that is written."""
+        async with asyncio.TaskGroup() as group:
+            for collector in live.current():
+                group.create_task(self._agent(live, collector))
+        backoff = Backoff()
+        while not live.ended.is_set():
+            try:
+                await self._book.end(live)
+            except Unavailable as error:
+                _log.warning("a session's end waits for the database", session_id=live.session_id, error=str(error))
+                await asyncio.sleep(backoff.pause_s())
+        _log.info("session ended", session_id=live.session_id, status=live.session.status)
+
+    async def _agent(self, live: LiveSession, collector: LiveCollector) -> None:
+        """Follows a collector and its successors on the same agent."""
+        current: LiveCollector | None = collector
+        while current is not None:
+            current = await self._successor(live, current) if await self._follow(live, current) else None
+
+    async def _follow(self, live: LiveSession, collector: LiveCollector) -> bool:
+        """Streams a collector until it has ended; returns True when its agent does not know it (any more)."""
+        backoff, malformed = Backoff(), 0
+        while not collector.ended.is_set():
+            collector.nudge.clear()
+            if self._give_up(live, collector):
+                return False
+            agent = self._registry.agent(collector.agent_id)
+            if agent.boot_id != collector.boot_id:
+                return True
+            try:
+                await self._until_nudged(self._stream(live, collector, agent, backoff), collector)
+            except NotFound:
+                return True
+            except ValueError as error:
+                malformed += 1
+                _log.error("malformed batch", agent_id=agent.agent_id, collector_id=collector.collector_id, error=str(error))
+                if malformed >= _MAX_MALFORMED:
+                    self._book.end_collector(
+                        live, collector, Status.FAILED, ReasonCode.NONE, f"Its agent sends what cannot be read: {error}."
+                    )
+            except (CoralError, TimeoutError) as error:
+                _log.info("stream broken", agent_id=agent.agent_id, collector_id=collector.collector_id, error=str(error))
+            if not collector.ended.is_set():
+                await self._pause(collector, min(backoff.pause_s(), self._patience_s(live, collector)))
+        return False
+
+    async def _stream(self, live: LiveSession, collector: LiveCollector, agent: Agent, backoff: Backoff) -> None:
+        """Takes in batches; returns after the final one was committed, or when the agent ends the stream."""
+        stream = self._pool.client(agent).stream(collector.collector_id, after_sequence=collector.progress.last_sequence)
+        async with aclosing(stream) as batches, asyncio.timeout(max(self._grace_s, live.remaining_s() + _UTMOST_S)):
+            while True:
+                async with asyncio.timeout(min(self._silent_s, self._patience_s(live, collector))):
+                    message = await anext(batches, None)
+                if message is None:
+                    return
+                batch = receive(message, collector_id=collector.collector_id, received_ns=time.time_ns())
+                backoff.reset()
+                await self._ingest.put(live, collector, batch)
+                if batch.final:
+                    await collector.ended.wait()
+                    return
+
+    async def _until_nudged(self, work: Coroutine[Any, Any, None], collector: LiveCollector) -> None:
+        """Runs ``work``, but not beyond a nudge."""
+        working = asyncio.create_task(work)
+        nudged = asyncio.create_task(collector.nudge.wait())
+        try:
+            await asyncio.wait({working, nudged}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            done = working.done()
+            for task in (working, nudged):
+                task.cancel()
+            await asyncio.wait({working, nudged})
+        if done:
+            working.result()
+
+    def _patience_s(self, live: LiveSession, collector: LiveCollector) -> float:
+        """For how long a word of an agent is waited for still, beyond the deadline; never quite 0."""
+        # A colony that was down at the deadline gives its agents the same time, from when it came back.
+        last_word_ns = max(live.session.expires_at_ns, self._began_ns, collector.progress.snapshot_at_ns)
+        return max(_NO_PATIENCE_S, self._grace_s - (time.time_ns() - last_word_ns) / 1e9)
+
+    def _give_up(self, live: LiveSession, collector: LiveCollector) -> bool:
+        """Ends a collector of which there was no word long after its deadline; returns whether that is so."""
+        expires_at_ns = live.session.expires_at_ns
+        overdue_s = (time.time_ns() - max(expires_at_ns, self._began_ns)) / 1e9
+        if self._patience_s(live, collector) > _NO_PATIENCE_S and overdue_s < _UTMOST_S:
+            return False
+        reason = f"Agent {collector.agent_id!r} was not heard of after the deadline; it detaches by itself."
+        collector.unknown = collector.unknown_since(live.session.started_at_ns, to_ns=expires_at_ns, cause=reason)
+        self._book.end_collector(live, collector, Status.LOST, ReasonCode.AGENT_GONE, reason)
+        return True
+
+    async def _successor(self, live: LiveSession, old: LiveCollector) -> LiveCollector | None:
+        """Starts the session anew on an agent that came back without its collector; None when there is no time left."""
+        backoff = Backoff(first_s=0.2)
+        cause = f"Agent {old.agent_id!r} was restarted; what it had counted since its last report is lost."
+        answered = ""
+        while live.remaining_s() > _WORTHWHILE_S and live.ending is None and not old.ended.is_set():
+            old.nudge.clear()
+            agent = self._registry.agent(old.agent_id)
+            try:
+                with self._collectors.starting([agent.agent_id]):
+                    new, _ = await self._collectors.start(live, agent)
+                    if new.collector_id == old.collector_id:
+                        old.unknown = ()
+                        old.boot_id = agent.boot_id
+                        return old
+                    live.collectors[new.collector_id] = new
+            except CoralError as error:
+                _log.warning("no successor yet", agent_id=agent.agent_id, session_id=live.session_id, error=str(error))
+                answered = "" if isinstance(error, Unavailable) else str(error)
+                if not old.unknown:
+                    old.unknown = old.unknown_since(live.session.started_at_ns, to_ns=0, cause=cause)
+                    self._book.save_collector(live, old)
+                await self._pause(old, backoff.pause_s())
+                continue
+            old.unknown = old.unknown_since(live.session.started_at_ns, to_ns=time.time_ns(), cause=cause)
+            self._book.end_collector(live, old, Status.FAILED, ReasonCode.AGENT_GONE, cause)
+            self._book.save_collector(live, new)
+            self._book.report(live, new, new.instances, active=new.status is Status.ACTIVE)
+            self._book.save_instances(new)
+            live.feed.publish(None)
+            return new
+        self._close(live, old, cause, answered)
+        return None
+
+    def _close(self, live: LiveSession, old: LiveCollector, cause: str, answered: str) -> None:
+        """Ends a collector that got no successor."""
+        end_ns = min(time.time_ns(), live.session.expires_at_ns)
+        old.unknown = old.unknown_since(live.session.started_at_ns, to_ns=end_ns, cause=cause)
+        if live.ending is not None:
+            self._book.end_collector(live, old, live.ending.status, live.ending.reason_code, cause)
+        elif answered:
+            self._book.end_collector(
+                live, old, Status.EXPIRED, ReasonCode.DEADLINE, f"{cause} Until the deadline: {answered}"
+            )
+        else:
+            self._book.end_collector(live, old, Status.LOST, ReasonCode.AGENT_GONE, cause)
+
+    async def _pause(self, collector: LiveCollector, pause_s: float) -> None:
+        """Waits before the next attempt, at most until a nudge."""
+        try:
+            async with asyncio.timeout(pause_s):
+                await collector.nudge.wait()
+        except TimeoutError:
+            return
