@@ -158,10 +158,6 @@ class Registry:
             if not self._is_online(entry) and any(_live(service, service_name) for service in entry.services)
         )
 
-    def nearest_services(self, name: str) -> list[str]:
-        """Names of known services that are like ``name``, the most like first."""
-        return nearest(name, {service.name for service in self.services()})
-
     def _is_online(self, entry: _Entry) -> bool:
         return self._monotonic() - entry.heard_at < self._offline_after_s
 

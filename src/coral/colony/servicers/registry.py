@@ -12,7 +12,7 @@ from coral.colony.collectors import Collectors
 from coral.colony.registry import Registry
 from coral.colony.tasks import Tasks
 from coral.colony.watch import Watch
-from coral.model.errors import InvalidArgument, NotFound
+from coral.model.errors import InvalidArgument
 from coral.model.service import Agent, Service
 from coral.model.text import check_name
 from coral.wire._generated.colony.v1 import registry_pb2, registry_pb2_grpc
@@ -76,12 +76,6 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         async with self._audit.noting(self._audit.entry(who, "ListServices", service_name=request.name)):
             check_name(request.name, "name", required=False)
             found = self._registry.services(request.name)
-            if request.name and not found:
-                like = ", ".join(self._registry.nearest_services(request.name))
-                raise NotFound(
-                    f"No online agent sees a service {request.name!r}.",
-                    hint=f"Did you mean {like}?" if like else "`coral service list` has all.",
-                )
             return registry_pb2.ListServicesResponse(services=[service_to(service) for service in found])
 
 
