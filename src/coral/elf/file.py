@@ -152,6 +152,16 @@ class ElfFile:
         return b""
 
     @property
+    def lowest(self) -> int:
+        """The first address of the file in memory."""
+        return min((segment.vaddr for segment in self.segments), default=0)
+
+    @property
+    def highest(self) -> int:
+        """Behind its last address that the file holds."""
+        return max((segment.vaddr + segment.file_size_bytes for segment in self.segments), default=0)
+
+    @property
     def executable_segments(self) -> Iterable[Segment]:
         """The segments that hold code."""
         return self._executable

@@ -3,8 +3,8 @@
 Instructions are found by following control from the entry, not by decoding in a row, because code may hold data. Along every
 edge goes a ``State`` (what registers hold relative to the entry); where two ways meet, what they do not agree on is unknown.
 
-The one thing that code does not say is whether a callee returns. A callee is taken to return, unless its name is known not to,
-or what follows the call is also reached in another way with another depth of stack: a compiler never lets the depth at an
+The one thing that code does not say is whether a callee returns. A callee is taken to return, unless its name is known not
+to, or what follows the call is also reached in another way with another depth of stack: a compiler never lets the depth at an
 instruction depend on the way that led there, so that call cannot have returned. The ways behind calls are therefore followed
 last. Should this drop a way that exists, then exits stay that were not reached, and those make the function ``ENTRY_ONLY``.
 """
@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from coral.elf import jumptables, outside
-from coral.elf.arch import Flow, Instruction, State, ValueKind
+from coral.elf.arch import Flow, Instruction, State, Value, ValueKind
 from coral.elf.outside import Destination, Region, Verdict
 from coral.elf.program import Program
 from coral.elf.symbols import Function
@@ -51,7 +51,7 @@ class Body:
         successors: Where each goes, inside of the function.
         exits: Where calls end, by address.
         problem: Why the exits may be incomplete, as the rest of a sentence; empty when they are complete.
-        named_targets: Everything that a direct jump in the code goes to, be the jump reached or not.
+        named_targets: What direct jumps in code that was not reached go to.
     """
 
     function: Function
@@ -114,7 +114,7 @@ class _Walk:
         self.only_after_call: dict[int, Vaddr] = {}
         self.came_from: dict[int, int] = {}
         self.leaving: dict[int, tuple[Vaddr, Destination]] = {}
-        self.tables: dict[int, list[Vaddr]] = {}
+        self.tables: set[int] = set()
 
     def run(self) -> None:
         """Follows everything that can be followed."""
@@ -200,16 +200,22 @@ class _Walk:
             self._fail(f"runs past its end at {self._at(instruction.address)}")
             return
         self.body.successors[instruction.address].add(instruction.end)
-        self._arrive(instruction.end, state, origin=instruction.address)
+        call = self.only_after_call.get(instruction.address)
+        if call is not None and not self.arch.is_padding(instruction):
+            call = None
+        self._arrive(instruction.end, state, call=call, origin=instruction.address)
 
     def _jump(self, instruction: Instruction, target: Vaddr, state: State) -> None:
         """The way to a jump's target, inside or outside."""
         address = instruction.address
+        depth = self.arch.stack(state)
         if not self._inside(target):
+            if depth and any(target == region.end for region in self.body.regions):
+                return  # no tail call, with the stack in use: the empty block that __builtin_unreachable() leaves at an end
             known = self.leaving.get(address)
             if known is not None and known[0] == target:
                 return
-            destination = outside.resolve(self.program, self.body.function, target, self.arch.stack(state))
+            destination = outside.resolve(self.program, self.body.function, target, depth)
             if destination.verdict is not Verdict.PART or destination.region is None:
                 self.leaving[address] = (target, destination)
                 return
@@ -263,29 +269,34 @@ class _Walk:
             name = self.program.file.slots.get(slot, "")
             self.leaving[instruction.address] = (Vaddr(0), Destination(Verdict.TAIL, name=name))
             return
-        if table is None or table.kind not in (ValueKind.RELATIVE_TARGET, ValueKind.POINTER):
+        if table is None or not self._is_table(table):
             if instruction.address not in self.tables:
                 self.leaving[instruction.address] = (Vaddr(0), Destination(Verdict.TAIL))
             return
         self.leaving.pop(instruction.address, None)
         length = self.arch.bound(self._path_to(instruction))
-        targets = jumptables.read(self.program, table, length, lambda place: self._inside(place) and place in self.rows)
-        if targets is None:
+        targets = jumptables.read(self.program, table, length, lambda place: self._may_go(place, state))
+        if not targets:
             self._fail(f"has a jump table that is not understood at {self._at(instruction.address)}")
-            return
-        self.tables[instruction.address] = targets
+        self.tables.add(instruction.address)
         for target in targets:
-            self._jump_through(instruction, target, state)
+            self._jump(instruction, target, state)
 
-    def _jump_through(self, instruction: Instruction, target: Vaddr, state: State) -> None:
-        if not self._inside(target):
-            destination = outside.resolve(self.program, self.body.function, target, self.arch.stack(state))
-            if destination.verdict is not Verdict.PART or destination.region is None:
-                self._fail(f"has a jump table that leads out of it at {self._at(instruction.address)}")
-                return
-            self._add(destination.region)
-        self.body.successors[instruction.address].add(target)
-        self._arrive(target, state, origin=instruction.address)
+    def _may_go(self, target: Vaddr, state: State) -> bool:
+        """Whether an element of a jump table is a place in this function, or in a part of it."""
+        for region in self.body.regions:
+            if target in region:
+                return not region.exact or target in self.rows
+        if self.program.file.executable(target) is None:
+            return False
+        destination = outside.resolve(self.program, self.body.function, target, self.arch.stack(state))
+        return destination.verdict is Verdict.PART
+
+    def _is_table(self, table: Value) -> bool:
+        """Whether it is a jump table and not one of functions, which a tail call goes through."""
+        if table.kind is ValueKind.POINTER:
+            return self._inside(self.program.file.pointer(table.number))
+        return table.kind is ValueKind.RELATIVE_TARGET
 
     def _path_to(self, instruction: Instruction) -> list[tuple[Instruction, bool]]:
         """A way that led to ``instruction``, backwards, each with whether it was left by jumping."""
@@ -350,7 +361,9 @@ class _Walk:
         self._check_tiling()
         self._check_unreached()
         body.named_targets = {
-            row.target for row in self.rows.values() if row.target is not None and row.flow is not Flow.CALL
+            row.target
+            for row in self.rows.values()
+            if row.target is not None and row.flow is not Flow.CALL and row.address not in body.instructions
         }
 
     def _leave(self, instruction: Instruction, depth: int | None, destination: Destination) -> None:
@@ -366,12 +379,12 @@ class _Walk:
         self.body.exits.append(Exit(instruction=instruction, to=destination.name))
 
     def _check_tables(self) -> None:
-        """A table that was read must still be the one that the jump reads once everything known has met."""
+        """Where a jump may read another table than the one seen first, unreached exits must be sure to be noticed."""
         for address in self.tables:
             instruction = self.body.instructions[address]
             value, _ = self.arch.jump_operand(instruction, self.body.states[address])
-            if value is None:
-                self._fail(f"has a jump at {self._at(address)} that reads more than one table")
+            if value is None and not all(region.exact for region in self.body.regions):
+                self._fail(f"has a jump at {self._at(address)} that may read more than one table")
 
     def _check_tiling(self) -> None:
         """No two reached instructions may overlap."""

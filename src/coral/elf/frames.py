@@ -1,6 +1,6 @@
 """Ranges of functions and of their cold parts, from .eh_frame: compilers write one FDE for each, also in stripped files.
 
-The format is the Linux Standard Base's (Core, "Exception Frames"): .eh_frame_hdr holds a sorted table of (first address, FDE).
+The format is the Linux Standard Base's (Core, "Exception Frames"): .eh_frame_hdr has a sorted table of (first address, FDE).
 Only the encodings that GNU ld, gold and lld write are read: a table of 32-bit offsets from the section, FDEs with 32-bit
 pc-relative addresses; anything else gives no ranges, which callers must expect.
 """

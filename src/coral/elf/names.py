@@ -1,8 +1,9 @@
 """Which function of an image a name means.
 
 Exact first, then the end of a name behind a separator (``.``, ``::``, ``/``). ``FILE:NAME`` tells static namesakes apart.
-GCC's clones (``NAME.constprop.0``, ``NAME.isra.0``) are NAME; what it split off (``NAME.part.0``, ``NAME.cold``) never is: part of
-the calls go there only. In Go, ``main.F[go.shape.int]`` answers to ``main.F[int]``, and all instances of F to ``main.F``.
+GCC's clones (``NAME.constprop.0``, ``NAME.isra.0``) are NAME; what it split off (``NAME.part.0``, ``NAME.cold``) never is,
+since only some of the calls go there. In Go, ``main.F[go.shape.int]`` answers to ``main.F[int]``, and all instances of
+F to ``main.F``.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import enum
 import re
 from typing import NamedTuple
 
-from coral.elf.program import Program, Reference
+from coral.elf.program import Program
 from coral.elf.symbols import Function
 from coral.model.addresses import Vaddr
 
@@ -89,8 +89,7 @@ def resolve(program: Program, function: Function, target: Vaddr, stack: int | No
     if segment is None:
         return Destination(Verdict.REFUSED, reason=f"it jumps to {target:#x}, where there is no code")
     region = _unnamed(program, target, Vaddr(segment.vaddr + segment.file_size_bytes))
-    called = any(kind == Reference.CALL for kind, _ in program.references(region.start))
-    if called:
+    if program.references.calls(region.start):
         if target == region.start:
             return Destination(Verdict.TAIL)
         return Destination(Verdict.REFUSED, reason=f"it jumps into the middle of the unnamed function at {region.start:#x}")
@@ -131,10 +130,9 @@ def decide(program: Program, regions: list[Region], target: Vaddr, region: Regio
         region: The unnamed code there.
     """
     mine = [*regions, region]
-    elsewhere = any(
-        kind == Reference.ADDRESS or not any(behind - 1 in own for own in mine) for kind, behind in program.references(target)
-    )
-    if not elsewhere and not program.stored(target):
+    references = program.references
+    elsewhere = any(not any(behind - 1 in own for own in mine) for behind in references.jumps(target))
+    if not elsewhere and not references.calls(target) and not references.is_taken(target):
         return Destination(Verdict.PART, region)
     if _leads_back(program, regions, target, region):
         return Destination(Verdict.REFUSED, reason=f"it shares the code at {target:#x} with another function")

@@ -16,10 +16,11 @@ _MOST_SITES = 65_535
 _SCHEDULER = frozenset(
     "runtime." + name
     for name in (
-        "mcall schedule execute park_m gosched_m goschedImpl gosched goexit0 goexit1 goexit newstack morestack systemstack "
-        "systemstack_switch morestack_noctxt asmcgocall cgocallback gogo gopreempt_m goyield_m preemptPark exitsyscall0 "
-        "mstart mstart0 mstart1 rt0_go recovery sigtramp sigreturn__sigaction exitsyscallNoP"
-    ).split()
+        *("mcall", "schedule", "execute", "park_m", "gosched_m", "goschedImpl", "goexit0", "goexit1", "goexit", "newstack"),
+        *("morestack", "morestack_noctxt", "systemstack", "systemstack_switch", "asmcgocall", "cgocallback", "gogo"),
+        *("gopreempt_m", "goyield_m", "preemptPark", "exitsyscall0", "exitsyscallNoP", "mstart", "mstart0", "mstart1"),
+        *("rt0_go", "recovery", "sigtramp"),
+    )
 )
 
 

@@ -92,8 +92,8 @@ def _uneven(body: Body, instruction: Instruction) -> str:
     offset = vaddr - body.function.vaddr
     if any(inner in body.instructions or inner in body.named_targets for inner in range(vaddr + 1, instruction.end)):
         return f"jumps into the instruction at +{offset:#x}"
-    if body.problem and any(target in body.named_targets for target in range(body.function.vaddr, instruction.end)):
-        return f"jumps back to or before +{offset:#x}, and its flow is not fully known: it {body.problem}"
+    if any(target in body.named_targets for target in range(body.function.vaddr, instruction.end)):
+        return f"has code that jumps back to or before +{offset:#x}, and how that is reached is not known"
     if vaddr in _reached(body, body.successors.get(vaddr, set()), without=None):
         return "jumps back to its first instruction" if not offset else f"jumps back to or before +{offset:#x}"
     passed_by = _reached(body, {body.function.vaddr}, without=vaddr)

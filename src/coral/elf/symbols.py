@@ -63,14 +63,14 @@ class SymbolTable:
                 kind = symbol.type
                 if kind == kinds.FILE:
                     # Symbols follow their STT_FILE; global ones come after all of them (System V gABI, chapter 4).
-                    source = symbol.name
+                    source = str(symbol.name)
                     continue
                 if kind != kinds.FUNC and kind != kinds.GNU_IFUNC:
                     continue
                 vaddr = symbol.value
                 if not symbol.shndx or not vaddr:
                     continue
-                name = symbol.name.partition("@")[0]
+                name = str(symbol.name).partition("@")[0]
                 if name == "runtime.text":
                     self.text = Vaddr(vaddr)
                 if (name, vaddr) in seen or not name:
