@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from coral.model.errors import Unavailable
 from coral.procfs.cgroup import telling_path
@@ -20,6 +21,7 @@ _DELETED = " (deleted)"
 _ATTEMPTS = 5
 """A program may exec while it is read; one that does so five times in a row within a millisecond each is left for later."""
 _EXEC_PAUSE_S = 0.001
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +93,13 @@ def read_environ(pid: int, *, proc: Path = PROC) -> tuple[ProcessId, ExecMark, E
     Raises:
         ProcessGone: It vanished.
         PermissionDenied: It may not be read.
+        Unavailable: It replaces its program faster than it can be read.
     """
-    stat = _living_stat(pid, proc)
-    return _id_of(stat), stat.mark, parse_environ(read_file(pid, "environ", proc=proc))
+
+    def read(stat: Stat) -> tuple[ProcessId, ExecMark, Environ]:
+        return _id_of(stat), stat.mark, parse_environ(read_file(pid, "environ", proc=proc))
+
+    return _read_whole(pid, read, proc)
 
 
 def read_process(pid: int, *, proc: Path = PROC) -> Process:
@@ -104,18 +110,23 @@ def read_process(pid: int, *, proc: Path = PROC) -> Process:
         PermissionDenied: It may not be read.
         Unavailable: It replaces its program faster than it can be read.
     """
+    return _read_whole(pid, lambda stat: _read_once(stat, proc), proc)
+
+
+def _read_whole(pid: int, read: Callable[[Stat], _T], proc: Path) -> _T:
+    """What ``read`` returns, read again when the process called exec before, while or after that."""
     before = _living_stat(pid, proc)
     for _ in range(_ATTEMPTS):
         if before.in_exec:
             time.sleep(_EXEC_PAUSE_S)
-            process = None
+            found = None
         else:
-            process = _read_once(before, proc)
+            found = read(before)
         after = _living_stat(pid, proc)
         if after.start_time_ns != before.start_time_ns:
             raise ProcessGone(pid)
-        if process is not None and after.mark == before.mark:
-            return process
+        if found is not None and after.mark == before.mark:
+            return found
         before = after
     raise Unavailable(f"Process {pid} replaces its program faster than it can be read.", hint="Look at it again later.")
 

@@ -1,4 +1,4 @@
-"""Which service a process belongs to: the rules of interface.md section 5, the first that applies.
+"""Which service a process belongs to: the first rule that applies.
 
 In order, by the word that ``service list`` shows: ``config`` (the agent's configuration), ``CORAL_SERVICE``,
 ``OTEL_SERVICE_NAME``, ``OTEL_RESOURCE_ATTRIBUTES`` (its ``service.name``), ``systemd``, ``container``, ``argv0``,

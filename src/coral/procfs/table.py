@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from coral.model.errors import CoralError, PermissionDenied
+from coral.model.errors import CoralError, PermissionDenied, Unavailable
 from coral.procfs.cgroup import unit_of
 from coral.procfs.coral_self import is_coral
 from coral.procfs.files import PROC, ProcessGone
@@ -174,7 +174,8 @@ class ProcessTable:
             self._readings.pop(pid, None)
             try:
                 id, mark, environ = read_environ(pid, proc=self._proc)
-            except (ProcessGone, PermissionDenied):
+            except (ProcessGone, PermissionDenied, Unavailable):
+                # The next refresh reads the process whole, or finds that it is gone.
                 return
             if not environ.overwritten:
                 self._readings[pid] = _Reading(id=id, mark=mark, environ=environ.variables)

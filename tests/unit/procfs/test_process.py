@@ -167,6 +167,8 @@ def test_a_process_in_the_middle_of_an_exec_is_left_for_later(tmp_path: Path) ->
     write_process(tmp_path / "9", 9, stat=stat_line(9, start_code=0, start_stack=5), cmdline=b"")
     with pytest.raises(Unavailable, match="replaces its program"):
         read_process(9, proc=tmp_path)
+    with pytest.raises(Unavailable, match="replaces its program"):
+        read_environ(9, proc=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["exe", "cmdline", "environ", "stat"])
