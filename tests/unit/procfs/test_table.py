@@ -309,17 +309,17 @@ def test_many_processes_are_all_looked_at_within_a_few_refreshes(tmp_path: Path)
 
 
 def test_looking_again_costs_little(actor_path: Path) -> None:
-    """With 500 more processes a refresh takes under 10 ms of CPU, and two of them a second under 1 % of one."""
+    """A refresh costs at most 10 µs of CPU a process: 500 of them, twice a second, are 1 % of a core."""
     with Actor([actor_path]) as actor:
         for _ in range(500):
             actor.do("f")
         table = ProcessTable()
         table.refresh()
         for known in table._known.values():
-            known.young_until_ns = 0
+            known.young_until_ns = 0  # as five seconds later
         costs_ns = []
         for _ in range(10):
             before_ns = time.process_time_ns()
             table.refresh()
             costs_ns.append(time.process_time_ns() - before_ns)
-    assert sorted(costs_ns)[5] < 5_000_000
+        assert sorted(costs_ns)[5] < 10_000 * len(table._known)
