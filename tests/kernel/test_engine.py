@@ -368,6 +368,27 @@ site_return: ret
     assert counters["returned"] + counters["too_deep"] == 6001
 
 
+def test_returns_after_the_end_are_no_orphans(engine: Engine, tmp_path: Path) -> None:
+    """A return without an entry is an orphan, until the detach begins: then it is of a call that the probe never covered."""
+    never_entered = """
+    .globl probed, site_entry, site_return
+probed:
+    jmp site_return
+site_entry: push %rbp
+    pop %rbp
+site_return: ret
+"""
+    target = Target(built(tmp_path, never_entered), "call", 100)
+    other = Target(target.program, "call", 100)
+    with attached(engine, target, marked_plan(target.program)) as slot:
+        engine.add_member(slot, other.process.pid)
+        assert target.run() == 7
+        assert engine.counters(slot) == expected(orphan_returns=100)
+        engine.begin_detach(slot)
+        assert other.run() == 7
+        assert engine.counters(slot) == expected(orphan_returns=100)
+
+
 def test_detach_restores_the_text(engine: Engine, tmp_path: Path) -> None:
     """While attached the code has breakpoints; after the detach it is, byte for byte, what it was."""
     target = Target(built(tmp_path, PLAIN), "call", 1)

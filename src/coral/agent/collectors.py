@@ -213,6 +213,7 @@ class Collectors:
     async def _finish(self, collector: Collector, status: Status, code: ReasonCode) -> None:
         """Detaches, verifies, takes the last events and closes the books."""
         async with collector.changing:
+            self._engine.begin_detach(collector.slot)
             await asyncio.to_thread(_close_links, [collector])
             await self._pump.flush()
             gone = await asyncio.to_thread(

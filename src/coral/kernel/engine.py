@@ -14,7 +14,19 @@ import numpy.typing as npt
 from coral.events.record import RECORD
 from coral.kernel import link
 from coral.kernel.cookie import cookie_of
-from coral.kernel.layout import ACTIVE, CALL, CALL_KEY, CONTROL, COUNTERS, MAX_SLOTS, MEMBER, MEMBER_KEY, SLOT, STATE
+from coral.kernel.layout import (
+    ACTIVE,
+    CALL,
+    CALL_KEY,
+    CONTROL,
+    COUNTERS,
+    MAX_SLOTS,
+    MEMBER,
+    MEMBER_KEY,
+    SLOT,
+    STATE,
+    SlotFlag,
+)
 from coral.kernel.maps import Map
 from coral.kernel.programs import Programs
 from coral.kernel.ring import Ring
@@ -104,6 +116,13 @@ class Engine:
             self._used.add(free)
             self._set_active()
             return free
+
+    def begin_detach(self, slot: int) -> None:
+        """Says that the attachments of a slot are about to be detached: returns without an entry are no orphans any more."""
+        wanted = self._slots.get(slot)
+        if wanted is not None:
+            wanted["flags"] |= SlotFlag.CLOSING
+            self._slots.put(slot, wanted)
 
     def release_slot(self, slot: int) -> None:
         """Gives a slot back, once all its attachments are detached; forgets its members and open calls."""
@@ -251,5 +270,5 @@ def _slot(config: ProbeConfig, bounds: ProbeFilter) -> Array:
         wanted["burst_ns"] = _BURST_NS
     wanted["max_events"] = config.max_events
     wanted["sample_rate"] = config.sample_rate
-    wanted["count_only"] = config.mode is Mode.COUNT
+    wanted["flags"] = SlotFlag.COUNT_ONLY if config.mode is Mode.COUNT else 0
     return wanted

@@ -18,9 +18,17 @@ SLOT = np.dtype(
         ("burst_ns", "u8"),
         ("max_events", "u8"),
         ("sample_rate", "u4"),
-        ("count_only", "u4"),
+        ("flags", "u4"),  # SlotFlag
     ]
 )
+
+
+class SlotFlag(enum.IntFlag):
+    """What is special about a slot."""
+
+    COUNT_ONLY = 1
+    CLOSING = 2
+
 
 COUNTERS = np.dtype(
     [

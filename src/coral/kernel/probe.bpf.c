@@ -66,7 +66,12 @@ struct slot {
 	u64 interval_ns, burst_ns; // rate limit: one event per interval, this much ahead of it
 	u64 max_events;
 	u32 sample_rate; // every Nth call
-	u32 count_only;
+	u32 flags;
+};
+
+enum {
+	SLOT_COUNT_ONLY = 1, // no events
+	SLOT_CLOSING = 2, // its entry sites are being detached
 };
 
 struct counters {
@@ -227,7 +232,7 @@ INLINE int locate(struct call_key *key, struct registers *registers, u64 cookie,
 INLINE void report(struct counters *count, u64 cookie, u32 slot, u32 instance, u64 pid_tgid, u64 now, u64 duration, u8 kind)
 {
 	struct slot *want = bpf_map_lookup_elem(&slots, &slot);
-	if (!want || want->count_only || duration < want->min_ns || (want->max_ns && duration > want->max_ns)) {
+	if (!want || want->flags & SLOT_COUNT_ONLY || duration < want->min_ns || (want->max_ns && duration > want->max_ns)) {
 		ADD(count->filtered);
 		return;
 	}
@@ -324,7 +329,10 @@ int on_exit(struct registers *registers)
 	if (!locate(&key, registers, cookie, slot, member->instance))
 		call = bpf_map_lookup_elem(&calls, &key);
 	if (!call) {
-		ADD(count->orphan_returns);
+		// Between the detach of the entries and that of the exits, calls go by that are none of the probe's.
+		struct slot *want = bpf_map_lookup_elem(&slots, &slot);
+		if (want && !(want->flags & SLOT_CLOSING))
+			ADD(count->orphan_returns);
 		return 0;
 	}
 	u64 duration = now > call->boot_ns ? now - call->boot_ns : 1;
