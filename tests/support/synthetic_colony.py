@@ -158,7 +158,7 @@ class SyntheticColony(
         self.refuse: CoralError | None = None
         self.table = pa.table({})
         self.address = ""
-        self._server = Server()
+        self._server: Server | None = None
 
     async def __aenter__(self) -> SyntheticColony:
         await self.start("127.0.0.1:0")
@@ -169,16 +169,17 @@ class SyntheticColony(
 
     async def start(self, listen: str) -> None:
         """Serves; a second time at the address of the first after ``stop``."""
-        self._server = Server()
-        debug_pb2_grpc.add_DebugServiceServicer_to_server(self, self._server.grpc)
-        registry_pb2_grpc.add_RegistryServiceServicer_to_server(self, self._server.grpc)
-        inspect_pb2_grpc.add_InspectServiceServicer_to_server(self, self._server.grpc)
+        server = self._server = Server()
+        debug_pb2_grpc.add_DebugServiceServicer_to_server(self, server.grpc)
+        registry_pb2_grpc.add_RegistryServiceServicer_to_server(self, server.grpc)
+        inspect_pb2_grpc.add_InspectServiceServicer_to_server(self, server.grpc)
         names = ["coral.colony.v1.DebugService", "coral.colony.v1.RegistryService", "coral.colony.v1.InspectService"]
-        self.address = await self._server.start(listen, services=names, flag="--listen")
+        self.address = await server.start(listen, services=names, flag="--listen")
 
     async def stop(self) -> None:
         """Goes away, as a colony that is killed."""
-        await self._server.stop(0)
+        if self._server:
+            await self._server.stop(0)
 
     def session(self, **values: Any) -> SyntheticSession:
         """Adds a session."""

@@ -2,7 +2,7 @@
 
 checkout  main.ProcessPayment      active, 3 s left      2 instances on 1 host
 calls   13,204   1,320/s     p50 212 µs   p95 1.9 ms   p99 3.4 ms   max 41.0 ms
-latency 100 µs ▁▃▇█▆▂▁▁  ▁▂▁          ▁ 41.0 ms
+latency 104 µs ▁▃▇█▆▂▁▁  ▁▂▁          ▁ 41.0 ms
                        ╵1 ms    ╵10 ms
 slowest 41.0 ms  12:01:07.113  pid 4411 tid 4415
 ledger  13,207 entered = 13,204 returned + 3 still running; 13,204 stored, nothing lost
@@ -152,8 +152,10 @@ def _latency(snapshot: Snapshot) -> Iterator[Line]:
     yield _line("latency", Span(f"{low} ", FAINT), Span(bars, BAR), Span(f" {high}", FAINT))
     ticks = ""
     for column in range(1, len(counts)):
-        if (first + column) % per_decade == 0 and len(ticks) <= column:
-            ticks = ticks.ljust(column) + _TICK + format_duration(10 ** ((first + column) // per_decade))
+        if (first + column) % per_decade == 0 and len(ticks) < column:
+            label = _decade((first + column) // per_decade)
+            if label not in (low, high):
+                ticks = ticks.ljust(column) + _TICK + label
     if ticks:
         yield _line("", Span(" " * (len(low) + 1) + ticks, FAINT))
 
@@ -177,6 +179,12 @@ def _columns(buckets: Sequence[Bucket]) -> tuple[int, int, list[int]]:
     for middle, bucket in zip(middles, buckets, strict=True):
         counts[index(middle, per_decade) - first] += bucket.count
     return per_decade, first, counts
+
+
+def _decade(exponent: int) -> str:
+    """The duration of ``10 ** exponent`` ns, in whole units."""
+    unit = min(exponent // 3, 3)
+    return f"{10 ** (exponent - 3 * unit):,} {('ns', 'µs', 'ms', 's')[unit]}"
 
 
 def _slowest(snapshot: Snapshot) -> Iterator[Line]:
