@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import threading
 import time
@@ -75,6 +76,11 @@ def code_of(error: Any) -> grpc.StatusCode:
     """The status of a blocking call's error."""
     code: grpc.StatusCode = error.code()
     return code
+
+
+def first_of(stream: Any) -> Any:
+    """The first answer of a stream that was sent garbage."""
+    return next(stream(b"\xff" * 64, timeout=10))
 
 
 def refusal(call: Callable[[], Any]) -> Any:
@@ -169,7 +175,7 @@ def test_garbage_to_a_stream(stack: Stack) -> None:
     ]:
         with rpc.channel(address) as channel:
             stream: Any = channel.unary_stream(method)
-            error = refusal(lambda stream=stream: next(stream(b"\xff" * 64, timeout=10)))
+            error = refusal(functools.partial(first_of, stream))
         assert error.code() is Code.INVALID_ARGUMENT, error
 
 
@@ -204,7 +210,7 @@ def test_bad_queries(stack: Stack, target: Target) -> None:
         ("GetDebugResults", debug_pb2.GetDebugResultsRequest(session_id=session_id, format="xml")),
     ]
     for method, request in queries:
-        error = refusal(lambda method=method, request=request: rpc.colony(stack.colony, method, request))
+        error = refusal(functools.partial(rpc.colony, stack.colony, method, request))
         assert error.code() is Code.INVALID_ARGUMENT, (method, request, error)
 
 
