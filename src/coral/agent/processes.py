@@ -68,6 +68,8 @@ class Processes:
                     await self._reported.wait()
             except TimeoutError:
                 continue
+            # At once: a program may write over its environment within milliseconds of its exec.
+            await self._take_note()
             await asyncio.sleep(_PAUSE_S)
 
     def _note(self, news: Callable[[], None]) -> None:
@@ -76,9 +78,8 @@ class Processes:
 
     async def _look(self, *, thorough: bool) -> None:
         async with self._looking:
-            self._reported.clear()
-            news, self._news = self._news, []
-            changes = await asyncio.to_thread(self._refresh, news, thorough)
+            await self._take_note()
+            changes = await asyncio.to_thread(self._table.refresh, thorough=thorough)
             services = tuple(
                 Service(
                     name=summary.name,
@@ -98,7 +99,13 @@ class Processes:
             for listener in self._listeners:
                 await listener(changes)
 
-    def _refresh(self, news: Sequence[Callable[[], None]], thorough: bool) -> Changes:
-        for apply in news:
-            apply()
-        return self._table.refresh(thorough=thorough)
+    async def _take_note(self) -> None:
+        self._reported.clear()
+        news, self._news = self._news, []
+        if news:
+            await asyncio.to_thread(_apply, news)
+
+
+def _apply(news: Sequence[Callable[[], None]]) -> None:
+    for tell in news:
+        tell()

@@ -121,7 +121,7 @@ class Engine:
         """Says that the attachments of a slot are about to be detached: returns without an entry are no orphans any more."""
         wanted = self._slots.get(slot)
         if wanted is not None:
-            wanted["flags"] |= SlotFlag.CLOSING
+            wanted["flags"] |= np.uint32(SlotFlag.CLOSING)
             self._slots.put(slot, wanted)
 
     def release_slot(self, slot: int) -> None:
