@@ -7,7 +7,7 @@ import sys
 from coral.cli.entry import run
 
 COMMANDS = {
-    "dev": ("coral.dev:dev", "Run a colony and an agent on this host, to try things out."),
+    "dev": ("coral.dev.command:dev", "Run a colony and an agent on this host, to try things out."),
     "colony start": ("coral.colony.command:start", "Run the control plane."),
     "agent start": ("coral.agent.command:start", "Run the agent of this host; needs root."),
     "agent list": ("coral.cli.listing_commands:agents", "List the agents that the colony knows."),

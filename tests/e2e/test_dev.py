@@ -1,0 +1,117 @@
+"""``coral dev`` as a user runs it. Needs root: the agent attaches probes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+CORAL = [sys.executable, "-m", "coral"]
+pytestmark = pytest.mark.kernel
+
+
+@contextmanager
+def dev(*options: str) -> Iterator[subprocess.Popen[str]]:
+    """A ``coral dev`` on free ports."""
+    command = [*CORAL, "dev", "--colony-port", "0", "--agent-port", "0", *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.communicate(timeout=60)
+
+
+def ready(process: subprocess.Popen[str]) -> dict[str, str]:
+    """Its ready line, which is the first thing it says."""
+    assert process.stderr
+    line = process.stderr.readline()
+    facts: dict[str, str] = json.loads(line)
+    return facts
+
+
+def children(process: subprocess.Popen[str]) -> dict[str, psutil.Process]:
+    """Colony and agent."""
+    found = {}
+    for child in psutil.Process(process.pid).children():
+        found.update({name: child for name in ("colony", "agent") if name in child.cmdline()[4:5]})
+    assert sorted(found) == ["agent", "colony"]
+    return found
+
+
+def test_two_at_once_each_with_its_agent() -> None:
+    """Two run side by side; the ready line tells where, and an agent is there at once. State goes with SIGTERM, exit 143."""
+    with dev() as first, dev() as second:
+        facts = [ready(first), ready(second)]
+        for one in facts:
+            assert sorted(one) == ["agent", "colony", "ready", "state_dir"]
+            listed = subprocess.run(
+                [*CORAL, "--colony", one["colony"], "agent", "list", "-o", "json"],
+                capture_output=True, text=True, check=True, timeout=60,
+            )  # fmt: skip
+            [agent] = json.loads(listed.stdout)["items"]
+            assert (agent["agent_id"], agent["address"], agent["status"]) == ("agent-1", one["agent"], "online")
+        for process, one in zip((first, second), facts, strict=True):
+            process.terminate()
+            assert process.wait(60) == 143
+            assert not Path(one["state_dir"]).exists()
+
+
+def test_ctrl_c_stops_both_and_exits_0(tmp_path: Path) -> None:
+    """A state directory that was given stays."""
+    with dev("--state-dir", str(tmp_path / "state")) as process:
+        ready(process)
+        running = children(process)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        assert not any(child.is_running() for child in running.values())
+        assert (tmp_path / "state" / "colony").is_dir()
+
+
+@pytest.mark.parametrize(("victim", "other"), [("agent", "colony"), ("colony", "agent")])
+def test_a_child_that_dies_ends_it(victim: str, other: str) -> None:
+    """It says which and how, stops the other, and exits 1."""
+    with dev() as process:
+        ready(process)
+        running = children(process)
+        running[victim].kill()
+        assert process.wait(60) == 1
+        assert process.stderr
+        assert process.stderr.readline() == f"Error: The {victim} was ended by SIGKILL.\n"
+        assert not running[other].is_running()
+
+
+def test_its_children_do_not_outlive_it() -> None:
+    """Even when it is killed, so that no probe stays behind."""
+    with dev() as process:
+        ready(process)
+        running = list(children(process).values())
+        process.kill()
+        process.wait(60)
+        _, alive = psutil.wait_procs(running, timeout=30)
+        assert alive == []
+
+
+def test_without_root_it_says_what_is_missing() -> None:
+    """What is missing, what still works, exit 1."""
+    assert os.geteuid() == 0
+    done = subprocess.run(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", *CORAL, "dev"],
+        capture_output=True, text=True, timeout=60, check=False, cwd="/",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "Error: The agent attaches probes to other processes and needs root; this process lacks CAP_BPF, CAP_PERFMON,"
+        " CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH.",
+        "Run `sudo coral dev`. Without root these work: `coral colony start --insecure`, and every command that asks a colony"
+        " (--colony HOST:PORT).",
+    ]
