@@ -30,6 +30,7 @@ class Processes:
         self._news: list[Callable[[], None]] = []
         self._reported = asyncio.Event()
         self._looking = asyncio.Lock()
+        self._telling = asyncio.Lock()
         self._listeners: list[Listener] = []
         self.services_changed = asyncio.Event()
         self.services: tuple[Service, ...] = ()
@@ -100,10 +101,11 @@ class Processes:
                 await listener(changes)
 
     async def _take_note(self) -> None:
-        self._reported.clear()
-        news, self._news = self._news, []
-        if news:
-            await asyncio.to_thread(_apply, news)
+        async with self._telling:  # what happened first is told first
+            self._reported.clear()
+            news, self._news = self._news, []
+            if news:
+                await asyncio.to_thread(_apply, news)
 
 
 def _apply(news: Sequence[Callable[[], None]]) -> None:
