@@ -18,7 +18,9 @@ SETTINGS: dict[str, Any] = {"heartbeat_ms": 100, "offline_after_ms": 1000, "min_
 
 
 @asynccontextmanager
-async def running_colony(state_dir: Path, *, listen: str = "127.0.0.1:0", grace_s: float = 1.0, **settings: Any) -> AsyncIterator[str]:
+async def running_colony(
+    state_dir: Path, *, listen: str = "127.0.0.1:0", grace_s: float = 1.0, **settings: Any
+) -> AsyncIterator[str]:
     """Serves over ``state_dir``; yields HOST:PORT."""
     colony = Colony(ColonySettings(listen=listen, state_dir=state_dir, **{**SETTINGS, **settings}), grace_s=grace_s)
     address = await colony.start()
@@ -31,7 +33,9 @@ async def running_colony(state_dir: Path, *, listen: str = "127.0.0.1:0", grace_
         await running
 
 
-def attach_request(service: str = "checkout", function: str = "main.Pay", *, seconds: float = 30.0, **fields: Any) -> debug_pb2.AttachUprobeRequest:
+def attach_request(
+    service: str = "checkout", function: str = "main.Pay", *, seconds: float = 30.0, **fields: Any
+) -> debug_pb2.AttachUprobeRequest:
     """A request to attach."""
     return debug_pb2.AttachUprobeRequest(
         service_name=service, function_name=function, duration=convert.duration(round(seconds * 1e9)), **fields
@@ -39,9 +43,9 @@ def attach_request(service: str = "checkout", function: str = "main.Pay", *, sec
 
 
 async def eventually(look: Callable[[], Awaitable[Any]], *, within_s: float = 10.0) -> Any:
-    """The first true value of ``look``, which is asked again and again: the colony tells nobody when it has stored something."""
+    """The first true value of ``look``, asked again and again: the colony tells nobody when it has stored something."""
     async with asyncio.timeout(within_s):
-        while not (found := await look()):
+        while not (found := await look()):  # noqa: ASYNC110  (what is looked at is behind gRPC)
             await asyncio.sleep(0.02)
         return found
 

@@ -204,7 +204,7 @@ class SyntheticAgent(ebpf_pb2_grpc.DebugServiceServicer):
         beat = registry_pb2.HeartbeatRequest(agent_id=self.agent_id, epoch=epoch, services=services, collectors=running)
         return 0 if (await client.heartbeat(beat)).register_again else epoch
 
-    async def StartUprobeCollector(  # noqa: N802
+    async def StartUprobeCollector(
         self, request: ebpf_pb2.StartUprobeCollectorRequest, context: Any
     ) -> ebpf_pb2.StartUprobeCollectorResponse:
         """Starts a collector, or gives the one that the session has."""
@@ -235,7 +235,7 @@ class SyntheticAgent(ebpf_pb2_grpc.DebugServiceServicer):
             instances=collector.instances(),
         )
 
-    async def StopUprobeCollector(  # noqa: N802
+    async def StopUprobeCollector(
         self, request: ebpf_pb2.StopUprobeCollectorRequest, context: Any
     ) -> ebpf_pb2.StopUprobeCollectorResponse:
         """Ends a collector as detached."""
@@ -246,7 +246,7 @@ class SyntheticAgent(ebpf_pb2_grpc.DebugServiceServicer):
             success=True, ledger=convert.ledger_to(collector.ledger), last_sequence=collector.last_sequence
         )
 
-    async def StreamUprobeEvents(  # noqa: N802
+    async def StreamUprobeEvents(
         self, request: ebpf_pb2.StreamUprobeEventsRequest, context: Any
     ) -> AsyncIterator[ebpf_pb2.UprobeEventBatch]:
         """Follows a collector: events as they come, a snapshot now and then, a final batch."""
@@ -254,8 +254,8 @@ class SyntheticAgent(ebpf_pb2_grpc.DebugServiceServicer):
         after = request.after_sequence
         while True:
             changed = collector.changed
-            while self.silent:
-                await asyncio.sleep(0.05)
+            if self.silent:
+                await asyncio.Event().wait()  # like a host that is cut off: the stream neither speaks nor ends
             events = collector.events[collector.events["sequence"] > after]
             final = collector.ended
             yield self._batch(collector, events, after, final=final)
@@ -268,9 +268,7 @@ class SyntheticAgent(ebpf_pb2_grpc.DebugServiceServicer):
             except TimeoutError:
                 continue
 
-    def _batch(
-        self, collector: SyntheticCollector, events: Array, after: int, *, final: bool
-    ) -> ebpf_pb2.UprobeEventBatch:
+    def _batch(self, collector: SyntheticCollector, events: Array, after: int, *, final: bool) -> ebpf_pb2.UprobeEventBatch:
         origin = Origin(
             collector_id=collector.collector_id,
             agent_id=self.agent_id,

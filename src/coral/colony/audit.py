@@ -6,18 +6,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
 import duckdb
+import pyarrow as pa
 
 from coral.colony.store.database import Database
 from coral.model.errors import CoralError
 from coral.model.text import printable
 
 _MAX_TEXT = 1024
+_NOTES_EVERY_S = 0.2
+_COLUMNS = pa.schema(
+    [
+        ("sequence", pa.int64()),
+        ("time", pa.timestamp("us", "UTC")),
+        *((name, pa.string()) for name in (
+            "principal", "role", "address", "action", "service_name", "function_name", "session_id", "agent_id", "reason",
+            "decision", "outcome",
+        )),
+    ]
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +94,7 @@ class Audit:
     def __init__(self, control: Database) -> None:
         self._control = control
         self._next = 1
+        self._noted: list[Entry] = []
 
     async def load(self) -> None:
         """Finds where the numbering goes on."""
@@ -121,7 +134,12 @@ class Audit:
         Raises:
             Unavailable: It cannot be written, so it must not be done.
         """
-        await self._control.write(lambda connection: put_entry(connection, entry))
+        await self._control.write(lambda connection: put_entries(connection, [entry]))
+
+    async def refused(self, entry: Entry, error: CoralError) -> None:
+        """Writes a row of something that was not done."""
+        done = replace(entry, decision="error", outcome=error.code)
+        await self._control.write(lambda connection: put_entries(connection, [done]))
 
     def outcome(self, entry: Entry, error: CoralError | None = None, *, agent_id: str = "") -> None:
         """Adds to a row that is written how it ended."""
@@ -136,9 +154,16 @@ class Audit:
         )
 
     def note(self, entry: Entry, *, decision: str, outcome: str) -> None:
-        """Queues a row of something that is over already."""
-        done = replace(entry, decision=decision, outcome=outcome)
-        self._control.post(lambda connection: put_entry(connection, done), what="audit")
+        """Notes what changed nothing and is over; written a moment later, with others."""
+        if not self._noted:
+            asyncio.get_running_loop().call_later(_NOTES_EVERY_S, self.flush)
+        self._noted.append(replace(entry, decision=decision, outcome=outcome))
+
+    def flush(self) -> None:
+        """Queues all notes for writing."""
+        noted, self._noted = self._noted, []
+        if noted:
+            self._control.post(lambda connection: put_entries(connection, noted), what="audit")
 
     @asynccontextmanager
     async def noting(self, entry: Entry) -> AsyncIterator[None]:
@@ -157,16 +182,21 @@ class Audit:
             self.note(entry, decision=decision, outcome=outcome)
 
 
-def put_entry(connection: duckdb.DuckDBPyConnection, entry: Entry) -> None:
-    """Writes a row; a job for ``Database.write``."""
-    connection.execute(
-        "INSERT INTO audit_log VALUES (?, make_timestamptz(?::BIGINT), ?, '', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            entry.sequence, entry.time_ns // 1000, entry.caller.name, entry.caller.address, entry.action,
-            entry.service_name, entry.function_name, entry.session_id, entry.agent_id, entry.reason, entry.decision,
-            entry.outcome,
-        ],
-    )  # fmt: skip
+def put_entries(connection: duckdb.DuckDBPyConnection, entries: Sequence[Entry]) -> None:
+    """Writes rows; a job for ``Database.write``."""
+    rows = [
+        {
+            **{name: getattr(entry, name) for name in _COLUMNS.names if name not in ("time", "principal", "role", "address")},
+            "time": entry.time_ns // 1000,
+            "principal": entry.caller.name,
+            "role": "",
+            "address": entry.caller.address,
+        }
+        for entry in entries
+    ]
+    connection.register("new_entries", pa.Table.from_pylist(rows, schema=_COLUMNS))
+    connection.execute("INSERT INTO audit_log SELECT * FROM new_entries")
+    connection.unregister("new_entries")
 
 
 def _text(value: str) -> str:

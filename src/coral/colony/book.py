@@ -7,8 +7,9 @@ know which moves there are; who decides on one is the orchestrator (attach, deta
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from coral.model.errors import NotFound
 from coral.model.ledger import UnknownInterval
 from coral.model.session import Collector, Instance, InstanceStatus, ReasonCode, Session, Status
 
+_INSTANCES_EVERY_S = 2.0
 _REASONS = {
     (Status.EXPIRED, ReasonCode.DEADLINE): "The time was up.",
     (Status.DETACHED, ReasonCode.USER): "It was detached on request.",
@@ -44,6 +46,8 @@ class LiveCollector:
         instances: Its processes, as last reported.
         unknown: Times without counts.
         ended: Set when nothing will change it any more.
+        unsaved: Whether ``instances`` is not written yet.
+        saved_at: When they were written last, of the monotonic clock.
         nudge: Set to make its watch look anew: it has ended, or its agent came (back).
     """
 
@@ -57,6 +61,8 @@ class LiveCollector:
     unknown: tuple[UnknownInterval, ...] = ()
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     nudge: asyncio.Event = field(default_factory=asyncio.Event)
+    unsaved: bool = False
+    saved_at: float = -math.inf
 
     @property
     def collector_id(self) -> str:
@@ -188,6 +194,10 @@ class SessionBook:
 
     async def find(self, *, service_name: str, status: str, session_id: str, before: str, limit: int) -> list[Session]:
         """Sessions that match, newest first; see ``control.find_sessions``."""
+        live = self._live.get(session_id)
+        if live is not None:
+            matches = service_name in ("", live.session.service_name) and status in ("", live.session.status)
+            return [live.view()] if matches and (not before or session_id < before) else []
         found = await self._control.read(
             lambda cursor: control.find_sessions(
                 cursor, service_name=service_name, status=status, session_id=session_id, before=before, limit=limit
@@ -201,36 +211,53 @@ class SessionBook:
         """Notes what an agent says of the processes; a session whose first one is attached becomes active."""
         if instances != collector.instances:
             collector.instances = instances
+            collector.unsaved = True
+        # A service that forks for each request changes all the time: its list is written now and then, and at the end.
+        if collector.unsaved and time.monotonic() - collector.saved_at >= _INSTANCES_EVERY_S:
             self.save_instances(collector)
         attached = active or any(instance.status is InstanceStatus.ATTACHED for instance in instances)
         if attached and collector.status is Status.PENDING:
             collector.status = Status.ACTIVE
-            self.save_collector(live, collector)
+            self.save_collector(collector)
         if attached and live.session.status is Status.PENDING:
             live.session = replace(live.session, status=Status.ACTIVE, reason="")
-            session, request = live.view(), live.request
-            self._control.post(lambda connection: control.put_session(connection, session, request), what="session")
+            session = live.view()
+            self._control.post(lambda connection: control.update_session(connection, session), what="session")
 
     def save_instances(self, collector: LiveCollector) -> None:
         """Queues the rows of a collector's instances for writing."""
-        seen = collector.view()
-        self._control.post(lambda connection: control.put_instances(connection, seen), what="instances")
+        collector.unsaved, collector.saved_at = False, time.monotonic()
+        collector_id, instances = collector.collector_id, collector.instances
+        self._control.post(lambda connection: control.put_instances(connection, collector_id, instances), what="instances")
 
-    def save_collector(self, live: LiveSession, collector: LiveCollector) -> None:
-        """Queues the row of a collector for writing."""
+    def add_collector(self, live: LiveSession, collector: LiveCollector) -> None:
+        """Takes a further collector into a session, and queues its rows for writing."""
+        live.collectors[collector.collector_id] = collector
         seen, session_id, boot_id = collector.view(), live.session_id, collector.boot_id
-        self._control.post(lambda connection: control.put_collector(connection, session_id, boot_id, seen), what="collector")
+        session = live.view()
 
-    def end_collector(
-        self, live: LiveSession, collector: LiveCollector, status: Status, reason_code: ReasonCode, reason: str = ""
-    ) -> None:
+        def write(connection: duckdb.DuckDBPyConnection) -> None:
+            control.insert_collector(connection, session_id, boot_id, seen)
+            control.update_session(connection, session)
+
+        self._control.post(write, what="collector")
+        self.save_instances(collector)
+
+    def save_collector(self, collector: LiveCollector) -> None:
+        """Queues the row of a collector for writing."""
+        seen, boot_id = collector.view(), collector.boot_id
+        self._control.post(lambda connection: control.update_collector(connection, boot_id, seen), what="collector")
+
+    def end_collector(self, collector: LiveCollector, status: Status, reason_code: ReasonCode, reason: str = "") -> None:
         """Moves a collector to its end; a second time changes nothing."""
         if collector.ended.is_set():
             return
         collector.status = status
         collector.reason_code = reason_code
         collector.reason = reason or _REASONS.get((status, reason_code), "")
-        self.save_collector(live, collector)
+        self.save_collector(collector)
+        if collector.unsaved:
+            self.save_instances(collector)
         collector.ended.set()
         collector.nudge.set()
 
@@ -247,20 +274,19 @@ class SessionBook:
             reason=ending.reason,
             ended_at_ns=ended_at_ns,
         )
-        session, request = live.view(), live.request
-        boot_ids = {collector.collector_id: collector.boot_id for collector in live.collectors.values()}
-        await self._control.write(lambda connection: put_whole(connection, session, request, boot_ids))
+        session = live.view()
+        collectors = [(collector.boot_id, collector.view()) for collector in live.collectors.values()]
+
+        def write(connection: duckdb.DuckDBPyConnection) -> None:
+            # The collectors too, since a queued write of one is lost when the database fails.
+            for boot_id, collector in collectors:
+                control.update_collector(connection, boot_id, collector)
+            control.update_session(connection, session)
+
+        await self._control.write(write)
         self._live.pop(live.session_id, None)
         live.ended.set()
         live.feed.close()
-
-
-def put_whole(connection: duckdb.DuckDBPyConnection, session: Session, request: bytes, boot_ids: Mapping[str, str]) -> None:
-    """Writes a session with everything that belongs to it; a job for ``Database.write``."""
-    control.put_session(connection, session, request)
-    for collector in session.collectors:
-        control.put_collector(connection, session.session_id, boot_ids[collector.collector_id], collector)
-        control.put_instances(connection, collector)
 
 
 def conclude(collectors: Iterable[LiveCollector]) -> Ending:

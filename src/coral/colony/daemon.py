@@ -137,6 +137,7 @@ class Colony:
 
     async def _close(self) -> None:
         self._registry.flush()
+        self._audit.flush()
         await self._pool.close()
         await self._control.close()
         await self._events.close()

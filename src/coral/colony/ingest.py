@@ -48,6 +48,7 @@ class Ingest:
         self._waiting: dict[str, _Waiting] = {}
         self._known: set[str] = set()
         self._wake = asyncio.Event()
+        self._urgent = asyncio.Event()
         self._room = asyncio.Condition()
         self._storing = True
 
@@ -63,6 +64,8 @@ class Ingest:
         waiting.batches.append(batch)
         waiting.rows += batch.events.num_rows
         self._wake.set()
+        if batch.final:  # somebody may wait for the end of the session
+            self._urgent.set()
 
     async def run(self) -> None:
         """Commits what waits, until cancelled."""
@@ -72,10 +75,15 @@ class Ingest:
             began = loop.time()
             taken = await self._take()
             await self._commit(taken)
-            await asyncio.sleep(max(0.0, began + _INTERVAL_S - loop.time()))
+            try:
+                async with asyncio.timeout_at(began + _INTERVAL_S):
+                    await self._urgent.wait()
+            except TimeoutError:
+                continue
 
     async def _take(self) -> list[_Waiting]:
         self._wake.clear()
+        self._urgent.clear()
         taken, self._waiting = list(self._waiting.values()), {}
         async with self._room:
             self._room.notify_all()
@@ -139,14 +147,12 @@ class Ingest:
             Committed(collector_id=progress.collector_id, after=after, upto=progress.last_sequence, events=table)
         )
         if progress.status is not None:
-            self._book.end_collector(live, collector, progress.status, progress.reason_code)
+            self._book.end_collector(collector, progress.status, progress.reason_code)
 
     def _fail(self, waiting: _Waiting, error: Exception) -> None:
         collector = waiting.collector
         _log.error("events refused by the database", collector_id=collector.collector_id, error=str(error))
-        self._book.end_collector(
-            waiting.live, collector, Status.FAILED, ReasonCode.NONE, f"Its events could not be stored: {error}."
-        )
+        self._book.end_collector(collector, Status.FAILED, ReasonCode.NONE, f"Its events could not be stored: {error}.")
 
     async def _may_store(self) -> bool:
         free = (await asyncio.to_thread(shutil.disk_usage, self._events.path.parent)).free

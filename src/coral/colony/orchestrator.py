@@ -11,8 +11,8 @@ import duckdb
 import structlog
 from ulid import ULID
 
-from coral.colony.audit import Audit, Caller, Entry, put_entry
-from coral.colony.book import Ending, LiveCollector, LiveSession, SessionBook, put_whole
+from coral.colony.audit import Audit, Caller, Entry, put_entries
+from coral.colony.book import Ending, LiveCollector, LiveSession, SessionBook
 from coral.colony.collectors import Collectors
 from coral.colony.feed import Feed
 from coral.colony.registry import Registry, did_you_mean
@@ -101,7 +101,7 @@ class Orchestrator:
                 [self._registry.online(request.agent_id)] if request.agent_id else self._registry.hosts_of(spec.service_name)
             )
         except CoralError as error:
-            self._audit.note(entry, decision="error", outcome=error.code)
+            await self._audit.refused(entry, error)
             raise
         attaching = self._tasks.spawn(self._attach(request, spec, agents, accepted_ns, who, entry))
         try:
@@ -125,7 +125,7 @@ class Orchestrator:
             check_name(session_id, "session_id")
             session = await self._book.view(session_id)
         except CoralError as error:
-            self._audit.note(entry, decision="error", outcome=error.code)
+            await self._audit.refused(entry, error)
             raise
         entry = replace(entry, service_name=session.service_name, function_name=session.function_name)
         await self._audit.before(entry)
@@ -160,8 +160,8 @@ class Orchestrator:
         entry = replace(entry, session_id=live.session_id)
 
         def begin(connection: duckdb.DuckDBPyConnection) -> None:
-            put_entry(connection, entry)
-            control.put_session(connection, live.session, live.request)
+            put_entries(connection, [entry])
+            control.insert_session(connection, live.session, live.request)
 
         await self._control.write(begin)
         self._book.add(live)
@@ -213,15 +213,24 @@ class Orchestrator:
             status=Status.ACTIVE if active else Status.PENDING,
             agent_id=attached[0].agent_id if len(attached) == 1 else "",
         )
-        session, boot_ids = live.view(), {collector.collector_id: collector.boot_id for collector in attached}
-        self._audit.outcome(entry, agent_id=session.agent_id)
+        session = live.view()
+        collectors = [(collector.boot_id, collector.view()) for collector in attached]
+
+        def write(connection: duckdb.DuckDBPyConnection) -> None:
+            for boot_id, collector in collectors:
+                control.insert_collector(connection, session.session_id, boot_id, collector)
+            control.update_session(connection, session)
+
         try:
-            await self._control.write(lambda connection: put_whole(connection, session, live.request, boot_ids))
+            await self._control.write(write)
         except CoralError:
             # What cannot be written must not run: the agents are told, and detach by themselves should that fail too.
             await self._stop_all(live)
             self._book.discard(live)
             raise
+        self._audit.outcome(entry, agent_id=session.agent_id)
+        for collector in attached:
+            self._book.save_instances(collector)
         self._tasks.spawn(self._watch.session(live))
         if live.ending is not None:  # detached while it was being attached
             await self._stop_all(live)
@@ -299,7 +308,7 @@ class Orchestrator:
             collector.unknown = collector.unknown_since(live.session.started_at_ns, to_ns=time.time_ns(), cause=reason)
             if live.ending is not None:
                 live.ending.reason = f"{live.ending.reason} {reason}"
-            self._book.end_collector(live, collector, Status.LOST, ReasonCode.AGENT_GONE, reason)
+            self._book.end_collector(collector, Status.LOST, ReasonCode.AGENT_GONE, reason)
             return reason
         # If the agent does not know it (any more), its watch finds out now.
         return ""

@@ -48,7 +48,7 @@ async def recover(*, control_db: Database, events_db: Database, book: SessionBoo
         for collector in live.collectors.values():
             # Its final batch was committed, but the colony stopped before it could note that in the control file.
             if collector.progress.status is not None:
-                book.end_collector(live, collector, collector.progress.status, collector.progress.reason_code)
+                book.end_collector(collector, collector.progress.status, collector.progress.reason_code)
         if not live.collectors:
             live.ending = Ending(status=Status.FAILED, reason_code=ReasonCode.NONE, reason=_INTERRUPTED)
         recovered.append(live)

@@ -36,6 +36,7 @@ class Registry:
         self._monotonic = monotonic
         self._entries: dict[str, _Entry] = {}
         self._unwritten: dict[str, int] = {}
+        self._changed: set[str] = set()
 
     async def load(self) -> None:
         """Reads what was known. An agent that was heard of just before the restart counts as online until it is overdue."""
@@ -62,7 +63,7 @@ class Registry:
 
         def write(connection: duckdb.DuckDBPyConnection) -> None:
             directory.put_agent(connection, agent)
-            directory.put_services(connection, agent.agent_id, seen)
+            directory.put_services(connection, {agent.agent_id: seen})
 
         await self._control.write(write)
         return epoch, known.agent.boot_id if known else ""
@@ -83,14 +84,18 @@ class Registry:
         seen = tuple(services)
         if seen != entry.services:
             entry.services = seen
-            self._control.post(lambda connection: directory.put_services(connection, agent_id, seen), what="services")
+            self._changed.add(agent_id)
         return True
 
     def flush(self) -> None:
-        """Queues the times of the last heartbeats for writing; they are too many to be written one by one."""
-        if self._unwritten:
-            unwritten, self._unwritten = self._unwritten, {}
-            self._control.post(lambda connection: directory.put_last_seen(connection, unwritten), what="last_seen_at")
+        """Queues what heartbeats brought for writing; they are too many to be written one by one."""
+        last_seen, self._unwritten = self._unwritten, {}
+        seen = {agent_id: self._entries[agent_id].services for agent_id in self._changed}
+        self._changed.clear()
+        if last_seen:
+            self._control.post(lambda connection: directory.put_last_seen(connection, last_seen), what="last_seen_at")
+        if seen:
+            self._control.post(lambda connection: directory.put_services(connection, seen), what="services")
 
     def agents(self) -> list[Agent]:
         """All agents, by name."""

@@ -103,7 +103,7 @@ class Watch:
                 _log.error("malformed batch", agent_id=agent.agent_id, collector_id=collector.collector_id, error=str(error))
                 if malformed >= _MAX_MALFORMED:
                     self._book.end_collector(
-                        live, collector, Status.FAILED, ReasonCode.NONE, f"Its agent sends what cannot be read: {error}."
+                        collector, Status.FAILED, ReasonCode.NONE, f"Its agent sends what cannot be read: {error}."
                     )
             except (CoralError, TimeoutError) as error:
                 _log.info("stream broken", agent_id=agent.agent_id, collector_id=collector.collector_id, error=str(error))
@@ -155,7 +155,7 @@ class Watch:
             return False
         reason = f"Agent {collector.agent_id!r} was not heard of after the deadline; it detaches by itself."
         collector.unknown = collector.unknown_since(live.session.started_at_ns, to_ns=expires_at_ns, cause=reason)
-        self._book.end_collector(live, collector, Status.LOST, ReasonCode.AGENT_GONE, reason)
+        self._book.end_collector(collector, Status.LOST, ReasonCode.AGENT_GONE, reason)
         return True
 
     async def _successor(self, live: LiveSession, old: LiveCollector) -> LiveCollector | None:
@@ -173,20 +173,18 @@ class Watch:
                         old.unknown = ()
                         old.boot_id = agent.boot_id
                         return old
-                    live.collectors[new.collector_id] = new
+                    self._book.add_collector(live, new)
             except CoralError as error:
                 _log.warning("no successor yet", agent_id=agent.agent_id, session_id=live.session_id, error=str(error))
                 answered = "" if isinstance(error, Unavailable) else str(error)
                 if not old.unknown:
                     old.unknown = old.unknown_since(live.session.started_at_ns, to_ns=0, cause=cause)
-                    self._book.save_collector(live, old)
+                    self._book.save_collector(old)
                 await self._pause(old, backoff.pause_s())
                 continue
             old.unknown = old.unknown_since(live.session.started_at_ns, to_ns=time.time_ns(), cause=cause)
-            self._book.end_collector(live, old, Status.FAILED, ReasonCode.AGENT_GONE, cause)
-            self._book.save_collector(live, new)
+            self._book.end_collector(old, Status.FAILED, ReasonCode.AGENT_GONE, cause)
             self._book.report(live, new, new.instances, active=new.status is Status.ACTIVE)
-            self._book.save_instances(new)
             live.feed.publish(None)
             return new
         self._close(live, old, cause, answered)
@@ -197,13 +195,11 @@ class Watch:
         end_ns = min(time.time_ns(), live.session.expires_at_ns)
         old.unknown = old.unknown_since(live.session.started_at_ns, to_ns=end_ns, cause=cause)
         if live.ending is not None:
-            self._book.end_collector(live, old, live.ending.status, live.ending.reason_code, cause)
+            self._book.end_collector(old, live.ending.status, live.ending.reason_code, cause)
         elif answered:
-            self._book.end_collector(
-                live, old, Status.EXPIRED, ReasonCode.DEADLINE, f"{cause} Until the deadline: {answered}"
-            )
+            self._book.end_collector(old, Status.EXPIRED, ReasonCode.DEADLINE, f"{cause} Until the deadline: {answered}")
         else:
-            self._book.end_collector(live, old, Status.LOST, ReasonCode.AGENT_GONE, cause)
+            self._book.end_collector(old, Status.LOST, ReasonCode.AGENT_GONE, cause)
 
     async def _pause(self, collector: LiveCollector, pause_s: float) -> None:
         """Waits before the next attempt, at most until a nudge."""

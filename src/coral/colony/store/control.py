@@ -1,6 +1,6 @@
 """Sessions, their collectors and instances, as the control file keeps them.
 
-Functions named ``put_*`` and ``delete_*`` are jobs for ``Database.write``, the others for ``Database.read``. Times are ns
+Functions that insert, update, put or delete are jobs for ``Database.write``, the others for ``Database.read``. Times are ns
 since the epoch here and TIMESTAMPTZ (microseconds) in the tables.
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from coral.colony.store.documents import intervals_of, intervals_text, ledger_of, ledger_text
 from coral.model.addresses import FileOffset
@@ -21,6 +22,24 @@ _SESSION_COLUMNS = """
     session_id, service_name, function_name, agent_id, epoch_ns(started_at), epoch_ns(expires_at), status,
     coalesce(requested_by, ''), reason, reason_code, coalesce(epoch_ns(ended_at), 0)
 """
+
+
+_INSTANCE = pa.schema(
+    [
+        ("collector_id", pa.string()),
+        ("pid", pa.int32()),
+        ("start_time_ns", pa.int64()),
+        ("executable", pa.string()),
+        ("build_id", pa.string()),
+        ("image_id", pa.string()),
+        ("function_name", pa.string()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("method", pa.string()),
+        ("sites", pa.list_(pa.struct([("offset", pa.uint64()), ("kind", pa.string()), ("reason", pa.string())]))),
+        ("exit_status", pa.int32()),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,28 +57,41 @@ class Kept:
     boot_ids: Mapping[str, str]
 
 
-def put_session(connection: duckdb.DuckDBPyConnection, session: Session, request: bytes) -> None:
-    """Inserts or replaces the row of a session; not its collectors."""
-    collector_id = session.collectors[-1].collector_id if session.agent_id and session.collectors else ""
+def insert_session(connection: duckdb.DuckDBPyConnection, session: Session, request: bytes) -> None:
+    """Adds the row of a new session; not its collectors."""
     connection.execute(
         """
-        INSERT OR REPLACE INTO debug_sessions VALUES
-            (?, ?, ?, ?, ?, make_timestamptz(?::BIGINT), make_timestamptz(?::BIGINT), ?, ?, ?, ?,
-             CASE WHEN ? = 0 THEN NULL ELSE make_timestamptz(?::BIGINT) END, ?)
+        INSERT INTO debug_sessions VALUES
+            (?, ?, ?, ?, ?, make_timestamptz(?::BIGINT), make_timestamptz(?::BIGINT), ?, ?, ?, ?, NULL, ?)
         """,
         [
-            session.session_id, collector_id, session.service_name, session.function_name, session.agent_id,
+            session.session_id, _one_collector(session), session.service_name, session.function_name, session.agent_id,
             session.started_at_ns // 1000, session.expires_at_ns // 1000, session.status, session.requested_by,
-            session.reason, session.reason_code, session.ended_at_ns // 1000, session.ended_at_ns // 1000, request,
+            session.reason, session.reason_code, request,
         ],
     )  # fmt: skip
 
 
-def put_collector(connection: duckdb.DuckDBPyConnection, session_id: str, boot_id: str, collector: Collector) -> None:
-    """Inserts or replaces the row of a collector."""
+def update_session(connection: duckdb.DuckDBPyConnection, session: Session) -> None:
+    """Writes what changes in a session: where it stands, and on which agent."""
+    connection.execute(
+        """
+        UPDATE debug_sessions SET collector_id = ?, agent_id = ?, status = ?, reason = ?, reason_code = ?,
+            ended_at = CASE WHEN ? = 0 THEN NULL ELSE make_timestamptz(?::BIGINT) END
+        WHERE session_id = ?
+        """,
+        [
+            _one_collector(session), session.agent_id, session.status, session.reason, session.reason_code,
+            session.ended_at_ns // 1000, session.ended_at_ns // 1000, session.session_id,
+        ],
+    )  # fmt: skip
+
+
+def insert_collector(connection: duckdb.DuckDBPyConnection, session_id: str, boot_id: str, collector: Collector) -> None:
+    """Adds the row of a new collector; not its instances."""
     ledger = collector.ledger
     connection.execute(
-        "INSERT OR REPLACE INTO debug_collectors VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO debug_collectors VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             collector.collector_id, session_id, collector.agent_id, boot_id, collector.status, collector.reason,
             collector.reason_code, ledger_text(ledger), intervals_text(ledger.unknown_intervals),
@@ -67,19 +99,42 @@ def put_collector(connection: duckdb.DuckDBPyConnection, session_id: str, boot_i
     )  # fmt: skip
 
 
-def put_instances(connection: duckdb.DuckDBPyConnection, collector: Collector) -> None:
+def update_collector(connection: duckdb.DuckDBPyConnection, boot_id: str, collector: Collector) -> None:
+    """Writes what changes in a collector."""
+    ledger = collector.ledger
+    connection.execute(
+        """
+        UPDATE debug_collectors SET boot_id = ?, status = ?, reason = ?, reason_code = ?, ledger = ?, unknown_intervals = ?
+        WHERE collector_id = ?
+        """,
+        [
+            boot_id, collector.status, collector.reason, collector.reason_code, ledger_text(ledger),
+            intervals_text(ledger.unknown_intervals), collector.collector_id,
+        ],
+    )  # fmt: skip
+
+
+def put_instances(connection: duckdb.DuckDBPyConnection, collector_id: str, instances: Sequence[Instance]) -> None:
     """Replaces the rows of a collector's instances."""
-    connection.execute("DELETE FROM debug_instances WHERE collector_id = ?", [collector.collector_id])
-    for instance in collector.instances:
-        sites = [{"offset": site.offset, "kind": str(site.kind), "reason": site.reason} for site in instance.sites]
-        connection.execute(
-            "INSERT INTO debug_instances VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                collector.collector_id, instance.pid, instance.start_time_ns, instance.executable, instance.build_id,
-                instance.image_id, instance.function_name, instance.status, instance.reason, instance.method, sites,
-                instance.exit_status,
-            ],
-        )  # fmt: skip
+    connection.execute("DELETE FROM debug_instances WHERE collector_id = ?", [collector_id])
+    if not instances:
+        return
+    rows = [
+        {
+            "collector_id": collector_id,
+            **{name: getattr(instance, name) for name in _INSTANCE.names if name not in ("collector_id", "sites")},
+            "sites": [{"offset": site.offset, "kind": site.kind, "reason": site.reason} for site in instance.sites],
+        }
+        for instance in instances
+    ]
+    connection.register("new_instances", pa.Table.from_pylist(rows, schema=_INSTANCE))
+    connection.execute("INSERT INTO debug_instances SELECT * FROM new_instances")
+    connection.unregister("new_instances")
+
+
+def _one_collector(session: Session) -> str:
+    """The collector of a session that has one agent: the latest."""
+    return session.collectors[-1].collector_id if session.agent_id and session.collectors else ""
 
 
 def delete_sessions(connection: duckdb.DuckDBPyConnection, session_ids: Sequence[str]) -> None:

@@ -5,14 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import duckdb
+import pyarrow as pa
 
 from coral.model.service import Agent, Service
+
+_SERVICE = pa.schema(
+    [
+        ("name", pa.string()),
+        ("agent_id", pa.string()),
+        ("instances", pa.uint32()),
+        ("rule", pa.string()),
+        ("sdk_enabled", pa.bool_()),
+        ("sdk_addr", pa.string()),
+        ("sdk_version", pa.string()),
+    ]
+)
 
 
 def put_agent(connection: duckdb.DuckDBPyConnection, agent: Agent) -> None:
     """Inserts or replaces the row of an agent."""
+    connection.execute("DELETE FROM agents WHERE agent_id = ?", [agent.agent_id])
     connection.execute(
-        "INSERT OR REPLACE INTO agents VALUES (?, ?, ?, ?, ?, ?, ?, make_timestamptz(?::BIGINT))",
+        "INSERT INTO agents VALUES (?, ?, ?, ?, ?, ?, ?, make_timestamptz(?::BIGINT))",
         [
             agent.agent_id, agent.address, agent.version, agent.hostname, agent.boot_id, agent.kernel,
             list(agent.methods), agent.last_seen_at_ns // 1000,
@@ -20,17 +34,14 @@ def put_agent(connection: duckdb.DuckDBPyConnection, agent: Agent) -> None:
     )  # fmt: skip
 
 
-def put_services(connection: duckdb.DuckDBPyConnection, agent_id: str, services: Sequence[Service]) -> None:
-    """Replaces what an agent sees."""
-    connection.execute("DELETE FROM services WHERE agent_id = ?", [agent_id])
-    for service in services:
-        connection.execute(
-            "INSERT INTO services VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                service.name, agent_id, service.instances, service.rule, service.sdk_enabled, service.sdk_addr,
-                service.sdk_version,
-            ],
-        )  # fmt: skip
+def put_services(connection: duckdb.DuckDBPyConnection, seen: Mapping[str, Sequence[Service]]) -> None:
+    """Replaces what some agents see: agent id to its services."""
+    connection.execute("DELETE FROM services WHERE list_contains(?::VARCHAR[], agent_id)", [list(seen)])
+    rows = [{name: getattr(service, name) for name in _SERVICE.names} for services in seen.values() for service in services]
+    if rows:
+        connection.register("new_services", pa.Table.from_pylist(rows, schema=_SERVICE))
+        connection.execute("INSERT INTO services SELECT * FROM new_services")
+        connection.unregister("new_services")
 
 
 def put_last_seen(connection: duckdb.DuckDBPyConnection, last_seen_ns: Mapping[str, int]) -> None:
