@@ -120,16 +120,16 @@ class _Walk:
         """Follows everything that can be followed."""
         function = self.body.function
         self._arrive(function.vaddr, self.arch.initial)
-        resumes_at = self.resumes_at
+        resumed = not self.go
         while True:
             if self.pending:
                 self._step(self.pending.popleft())
             elif self.after_calls:
                 vaddr, state, call = self.after_calls.popleft()
                 self._arrive(vaddr, state, call=call)
-            elif resumes_at is not None:
-                self._resume(resumes_at)
-                resumes_at = None
+            elif not resumed:
+                self._resume()
+                resumed = True
             elif not self._decide():
                 return
             if len(self.body.instructions) > _LARGEST:
@@ -189,20 +189,21 @@ class _Walk:
             self.only_after_call.pop(vaddr, None)
         else:
             body.successors.setdefault(call, set()).add(vaddr)
-        joined = tuple(one if one == other else None for one, other in zip(old, state, strict=True))
+        joined = _join(old, state)
         if joined != old:
             body.states[vaddr] = joined
             self.pending.append(vaddr)
 
     def _go_on(self, instruction: Instruction, state: State) -> None:
         """The way to the next instruction."""
-        if not self._inside(instruction.end):
-            self._fail(f"runs past its end at {self._at(instruction.address)}")
-            return
-        self.body.successors[instruction.address].add(instruction.end)
         call = self.only_after_call.get(instruction.address)
         if call is not None and not self.arch.is_padding(instruction):
             call = None
+        if not self._inside(instruction.end):
+            if call is None:
+                self._fail(f"runs past its end at {self._at(instruction.address)}")
+            return
+        self.body.successors[instruction.address].add(instruction.end)
         self._arrive(instruction.end, state, call=call, origin=instruction.address)
 
     def _jump(self, instruction: Instruction, target: Vaddr, state: State) -> None:
@@ -310,22 +311,33 @@ class _Walk:
             at = before.address
         return path
 
-    def _resume(self, vaddr: Vaddr) -> None:
-        """Go's runtime lets a function go on here, with the frame that it has at all of its calls."""
-        frames = {
-            (state[:], self.arch.stack(state))
-            for address, state in self.body.states.items()
-            if self.body.instructions[address].flow is Flow.CALL and self.arch.stack(state)
-        }
-        depths = {depth for _, depth in frames}
-        if len(depths) != 1 or not self._inside(vaddr):
+    def _resume(self) -> None:
+        """After a recovered panic, Go's runtime lets a function go on at its first call of runtime.deferreturn.
+
+        The compiler writes one more for that purpose alone, which nothing reaches. All have the frame of all other calls.
+        """
+        places = [
+            row.address
+            for row in self.rows.values()
+            if row.flow is Flow.CALL
+            and row.target is not None
+            and self.program.symbols.name_at(row.target) == "runtime.deferreturn"
+        ]
+        if self.resumes_at is not None:
+            places.append(self.resumes_at)
+        places = [place for place in places if place not in self.body.states]
+        if not places:
+            return
+        calls = [a for a, instruction in self.body.instructions.items() if instruction.flow is Flow.CALL]
+        frames = [state for state in map(self.body.states.__getitem__, calls) if self.arch.stack(state) != 0]
+        if len({self.arch.stack(state) for state in frames}) != 1 or not all(map(self._inside, places)):
             self._fail("recovers from panics, and its frame is not understood")
             return
-        first = next(iter(frames))[0]
-        joined: State = first
-        for state, _ in frames:
-            joined = tuple(one if one == other else None for one, other in zip(joined, state, strict=True))
-        self._arrive(vaddr, joined)
+        joined = frames[0]
+        for state in frames:
+            joined = _join(joined, state)
+        for place in places:
+            self._arrive(place, joined)
 
     def _decide(self) -> bool:
         """Settles one jump out that references have to decide; False when there is none left."""
@@ -422,6 +434,11 @@ class _Walk:
             and not self._inside(target)
             and not self.program.never_returns(target)
         )
+
+
+def _join(one: State, other: State) -> State:
+    """What is known where two ways meet."""
+    return tuple(left if left == right else None for left, right in zip(one, other, strict=True))
 
 
 def _depth_text(depth: int | None) -> str:

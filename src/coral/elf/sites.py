@@ -29,13 +29,14 @@ def entry(program: Program, body: Body, *, go: bool) -> Site:
     reasons: list[str] = []
     candidates: list[Instruction] = []
     for instruction in _prefix(program, body, go=go):
-        refusal = program.arch.refusal(instruction) or _uneven(body, instruction)
-        if refusal:
-            reasons.append(refusal)
+        refusal = program.arch.refusal(instruction)
+        reason = f"begins where {refusal}" if refusal else _uneven(body, instruction)
+        if reason:
+            reasons.append(reason)
         else:
             candidates.append(instruction)
     if not candidates:
-        raise NoEntry(reasons[0] if reasons else "has no instruction that does not decode")
+        raise NoEntry(reasons[0] if reasons else "has no code that decodes")
     chosen = next((candidate for candidate in candidates if program.arch.emulated(candidate)), candidates[0])
     return site(program, chosen, SiteKind.ENTRY, _entry_reason(body, chosen, emulated=program.arch.emulated(chosen)))
 

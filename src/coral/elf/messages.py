@@ -1,0 +1,78 @@
+"""Values on the socket between ``parser`` and ``worker``: to JSON and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from typing import Any
+
+from coral.elf.image import ImageInfo
+from coral.model.addresses import FileOffset
+from coral.model.errors import AmbiguousName, CoralError, error_for
+from coral.model.site import FunctionPlan, Method, Pairing, Site, SiteKind
+
+
+def info_to_json(info: ImageInfo) -> dict[str, Any]:
+    """An ``ImageInfo`` as JSON."""
+    return dataclasses.asdict(info)
+
+
+def info_from_json(value: dict[str, Any]) -> ImageInfo:
+    """The reverse of ``info_to_json``."""
+    return ImageInfo(**value)
+
+
+def plan_to_json(plan: FunctionPlan) -> dict[str, Any]:
+    """A ``FunctionPlan`` as JSON."""
+    value = dataclasses.asdict(plan)
+    for site in value["sites"]:
+        site["original"] = site["original"].hex()
+    return value
+
+
+def plan_from_json(value: dict[str, Any]) -> FunctionPlan:
+    """The reverse of ``plan_to_json``."""
+    sites = tuple(
+        Site(
+            offset=FileOffset(site["offset"]),
+            kind=SiteKind(site["kind"]),
+            reason=site["reason"],
+            condition=site["condition"],
+            to=site["to"],
+            original=bytes.fromhex(site["original"]),
+        )
+        for site in value["sites"]
+    )
+    return FunctionPlan(**{**value, "sites": sites, "pairing": Pairing(value["pairing"]), "method": Method(value["method"])})
+
+
+def error_to_json(error: CoralError) -> dict[str, Any]:
+    """An error as JSON."""
+    return {
+        "class": type(error).__name__,
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint,
+        "details": error.details,
+    }
+
+
+def error_from_json(value: dict[str, Any]) -> CoralError:
+    """The reverse of ``error_to_json``."""
+    cls = AmbiguousName if value["class"] == AmbiguousName.__name__ else error_for(value["code"])
+    return cls(value["message"], hint=value["hint"], details=value["details"])
+
+
+def read_exactly(connection: socket.socket, size_bytes: int) -> bytes:
+    """The next ``size_bytes`` of a stream.
+
+    Raises:
+        EOFError: The other side closed before.
+    """
+    parts = bytearray()
+    while len(parts) < size_bytes:
+        part = connection.recv(min(1 << 20, size_bytes - len(parts)))
+        if not part:
+            raise EOFError(f"the connection ended after {len(parts)} of {size_bytes} bytes")
+        parts += part
+    return bytes(parts)
