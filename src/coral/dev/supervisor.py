@@ -107,7 +107,7 @@ class _Dev:
             if up.done():
                 await up
                 facts = {"ready": True, "colony": colony, "agent": agent, "state_dir": str(self._directory)}
-                print(json.dumps(facts), file=sys.stderr, flush=True)  # noqa: T201  (what whoever started this waits for)
+                print(json.dumps(facts, separators=(",", ":")), file=sys.stderr, flush=True)  # noqa: T201  (what whoever started this waits for)
                 if sys.stderr.isatty():
                     narrate(f"No authentication, loopback only. Ctrl-C stops both; logs are in {self._directory}.")
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
