@@ -104,6 +104,7 @@ class SyntheticAgent(ebpf_pb2_grpc.DebugServiceServicer):
         collectors: By id, of this life.
         refuse: What StartUprobeCollector raises; None to accept.
         attached: Whether new collectors attach an instance at once.
+        before_start: What StartUprobeCollector waits for first; None for nothing.
         silent: Whether streams and heartbeats say nothing.
         raw: Bytes that the next batch carries instead of events.
         started: The requests for a start that came in.
@@ -118,6 +119,7 @@ class SyntheticAgent(ebpf_pb2_grpc.DebugServiceServicer):
         self.collectors: dict[str, SyntheticCollector] = {}
         self.refuse: CoralError | None = None
         self.attached = True
+        self.before_start: asyncio.Event | None = None
         self.silent = False
         self.raw = b""
         self.started: list[ebpf_pb2.StartUprobeCollectorRequest] = []
@@ -209,6 +211,8 @@ class SyntheticAgent(ebpf_pb2_grpc.DebugServiceServicer):
     ) -> ebpf_pb2.StartUprobeCollectorResponse:
         """Starts a collector, or gives the one that the session has."""
         self.started.append(request)
+        if self.before_start is not None:
+            await self.before_start.wait()
         if self.refuse is not None:
             raise self.refuse
         known = [one for one in self.collectors.values() if one.request.session_id == request.session_id]
