@@ -95,11 +95,12 @@ def test_longjmp(stack: Stack) -> None:
     assert (ledger["too_deep"], ledger["orphan_returns"]) == (0, 0)
 
 
-def test_threads(stack: Stack) -> None:
+@pytest.mark.parametrize(("flags", "cleanups"), [((), 4000), (("-DGUARDED",), 4050)], ids=["plain", "landing-pad"])
+def test_threads(stack: Stack, flags: tuple[str, ...], cleanups: int) -> None:
     """Threads that live for 20 calls each are counted, and one that ends by pthread_exit in the probed frame is unwound."""
-    with running(build.c_program("threads"), "--threads", 200, "--calls", 20) as target:
+    with running(build.c_program("threads", *flags), "--threads", 200, "--calls", 20) as target:
         seen = observe(stack, target, "task")
-    assert seen.truth == {"calls": 4000, "returned": 3950, "left": 50, "cleaned": 50}
+    assert seen.truth == {"calls": 4000, "returned": 3950, "left": 50, "cleaned": cleanups}
     assert counted(seen.ledger, no_return=50) == {**every_call_stored(4000, 3950), "no_return": 50}
     assert len({event["tid"] for event in seen.events}) > 1
     assert {event["pid"] for event in seen.events} == {target.pid}

@@ -52,7 +52,7 @@ class Daemon:
         deadline = time.monotonic() + timeout_s
         while True:
             for line in self.lines():
-                if line.startswith('{"ready":true'):
+                if line.startswith('{"ready"'):
                     facts: dict[str, Any] = json.loads(line)
                     return facts
             if self.process.poll() is not None or time.monotonic() > deadline:

@@ -18,7 +18,7 @@ def changed_text(pid: int) -> list[str]:
             offset = int(offset_text, 16)
             memory.seek(start)
             mapped = memory.read(end - start)
-            with open(f"/proc/{pid}/map_files/{span}", "rb") as file:
+            with open(f"/proc/{pid}/map_files/{start:x}-{end:x}", "rb") as file:
                 file.seek(offset)
                 original = file.read(end - start).ljust(end - start, b"\0")
             if mapped != original:

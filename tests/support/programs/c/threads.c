@@ -1,5 +1,7 @@
 /* --threads short-lived threads, four at a time, call task() --calls times each; every fourth thread ends inside its last
- * call by pthread_exit, which unwinds through the probed frame: what has to be cleaned up there counts itself.
+ * call by pthread_exit, which unwinds through the probed frame: the frame beyond it counts that it was cleaned up.
+ *
+ * With -DGUARDED task() has something to clean up itself, and with it a landing pad that only the unwinder jumps to.
  */
 #include "truth.h"
 #include <pthread.h>
@@ -16,23 +18,28 @@ static void cleanup(int *unused)
 PROBED int task(int leave)
 {
     if (leave) {
+#ifdef GUARDED
         __attribute__((cleanup(cleanup))) int guard = 0;
+#endif
         pthread_exit(NULL);
     }
     return leave + 1;
 }
 
+__attribute__((noipa)) void call_task(int leave)
+{
+    __attribute__((cleanup(cleanup))) int guard = 0;
+    __atomic_fetch_add(&entered, 1, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&left, leave, __ATOMIC_RELAXED);
+    task(leave);
+    __atomic_fetch_add(&returned, 1, __ATOMIC_RELAXED);
+}
+
 static void *run(void *argument)
 {
     int leave = (int)(intptr_t)argument;
-    for (int64_t i = 0; i < calls; i++) {
-        int now = leave && i == calls - 1;
-        __atomic_fetch_add(&entered, 1, __ATOMIC_RELAXED);
-        if (now)
-            __atomic_fetch_add(&left, 1, __ATOMIC_RELAXED);
-        task(now);
-        __atomic_fetch_add(&returned, 1, __ATOMIC_RELAXED);
-    }
+    for (int64_t i = 0; i < calls; i++)
+        call_task(leave && i == calls - 1);
     return NULL;
 }
 
