@@ -34,6 +34,9 @@ SCHEMA = pa.schema(
     ]
 )
 
+_PLAIN = pa.schema([(field.name, pa.string() if field.type == _NAME else field.type) for field in SCHEMA])
+"""The same without dictionaries, whose values become Python objects thirty times as fast."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
@@ -131,7 +134,7 @@ def decode(data: bytes) -> pa.Table:
 
 def rows(table: pa.Table) -> Iterator[dict[str, Any]]:
     """Each event as a dictionary of plain values, for the edges: ``labels`` a dict, ``args`` a list of dicts."""
-    for row in table.to_pylist():
+    for row in table.cast(_PLAIN).to_pylist():
         row["labels"] = dict(row["labels"] or ())
         row["args"] = row["args"] or []
         yield row
