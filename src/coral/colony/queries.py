@@ -96,9 +96,10 @@ class Queries:
             after = Position(timestamp_ns=state["after"][0], collector_id=state["after"][1], sequence=state["after"][2])
         else:
             upto = await self._reached(query.session_id)
+
         # One more than asked for says whether there is another page.
-        found = await self._events.read(
-            lambda cursor: page(
+        def read(cursor: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+            found = page(
                 cursor,
                 session_id=query.session_id,
                 upto=upto,
@@ -107,13 +108,10 @@ class Queries:
                 after=after,
                 limit=query.limit + 1,
             )
-        )
-        return EventsPage(
-            session=session,
-            events=list(rows(found.slice(0, query.limit))),
-            more=found.num_rows > query.limit,
-            upto=upto,
-        )
+            return list(rows(found))
+
+        found = await self._events.read(read)
+        return EventsPage(session=session, events=found[: query.limit], more=len(found) > query.limit, upto=upto)
 
     async def sessions(
         self, *, service_name: str, status: str, session_id: str, size: int, token: str
