@@ -41,9 +41,9 @@ def ready(process: subprocess.Popen[str]) -> dict[str, str]:
 
 def children(process: subprocess.Popen[str]) -> dict[str, psutil.Process]:
     """Colony and agent."""
-    found = {}
+    found: dict[str, psutil.Process] = {}
     for child in psutil.Process(process.pid).children():
-        found.update({name: child for name in ("colony", "agent") if name in child.cmdline()[4:5]})
+        found[child.cmdline()[4]] = child
     assert sorted(found) == ["agent", "colony"]
     return found
 

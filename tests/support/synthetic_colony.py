@@ -323,6 +323,18 @@ class SyntheticColony(
             except TimeoutError:
                 continue
 
+    async def UpdateProbeFilter(self, request: Any, context: Any) -> Any:
+        self._note(request, context)
+        return debug_pb2.UpdateProbeFilterResponse(success=True)
+
+    async def RegisterAgent(self, request: Any, context: Any) -> Any:
+        self._note(request, context)
+        return registry_pb2.RegisterAgentResponse(epoch=7, heartbeat_ms=250)
+
+    async def Heartbeat(self, request: Any, context: Any) -> Any:
+        self._note(request, context)
+        return registry_pb2.HeartbeatResponse(register_again=request.epoch != 7)
+
     async def ListAgents(self, request: Any, context: Any) -> Any:
         self._note(request, context)
         agent = registry_pb2.Agent(

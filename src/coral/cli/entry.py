@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -54,6 +55,9 @@ def run(arguments: Sequence[str], *, commands: Mapping[str, tuple[str, str]], gr
     """
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name must not end the command
+    # grpc's core writes to stderr by itself, also of connections that are about to be tried again. It reads this when it is
+    # loaded; what matters of it comes as errors anyway.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     options = Globals()
     root = LazyGroup("", commands=commands, groups=groups, help=_HELP)
     try:

@@ -76,7 +76,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
             asked.set()
             await asyncio.Event().wait()
 
-        colony.DetachUprobe = silent  # type: ignore[method-assign]
+        colony.DetachUprobe = silent  # type: ignore[method-assign, assignment]
         await colony.stop()
         await colony.start(colony.address)
         process.send_signal(signal.SIGINT)
@@ -161,34 +161,54 @@ def test_a_colony_that_stays_away_is_exit_5() -> None:
     within_a_minute(test)
 
 
+async def on_terminal(colony: SyntheticColony, duration: str, *, until: bytes, number: signal.Signals | None) -> str:
+    """Attaches on a terminal, sends a signal once ``until`` was drawn; what the terminal got, without styles."""
+    master, slave = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "coral", "--colony", colony.address, "debug", "attach", "checkout", "-f", "f", "-d", duration,
+        stdout=slave, stderr=PIPE, env={**os.environ, "TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"},
+    )  # fmt: skip
+    os.close(slave)
+    shown = b""
+
+    def read() -> bytes:
+        try:
+            return os.read(master, 65536)
+        except OSError:  # the terminal's other side is closed
+            return b""
+
+    while chunk := await asyncio.to_thread(read):
+        shown += chunk
+        if number and until in shown:
+            process.send_signal(number)
+            number = None
+    os.close(master)
+    _, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    return re.sub(r"\x1b\[\d*m", "", shown.decode())
+
+
 def test_the_live_picture_on_a_terminal() -> None:
     """On a terminal the picture is drawn while it runs, removed, and printed once at the end; the cursor is shown again."""
 
     async def test(colony: SyntheticColony) -> None:
-        master, slave = pty.openpty()
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "coral", "--colony", colony.address, "debug", "attach", "checkout", "-f", "f", "-d", "1s",
-            stdout=slave, stderr=PIPE, env={**os.environ, "TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"},
-        )  # fmt: skip
-        os.close(slave)
-        shown = b""
-
-        def read() -> bytes:
-            try:
-                return os.read(master, 65536)
-            except OSError:  # the terminal's other side is closed
-                return b""
-
-        while chunk := await asyncio.to_thread(read):
-            shown += chunk
-        os.close(master)
-        _, err = await process.communicate()
-        assert (process.returncode, err) == (0, b"")
-        text = re.sub(r"\x1b\[\d*m", "", shown.decode())
+        text = await on_terminal(colony, "1s", until=b"", number=None)
         assert "checkout  f      active, 1 s left      1 instance on 1 host" in text
         assert "Ctrl-C ends the session" in text
         final = text[text.rindex("\x1b[?25h") :]
         assert "checkout  f      expired after" in final
         assert "Ctrl-C" not in final
+
+    within_a_minute(test)
+
+
+def test_ctrl_c_in_the_live_picture() -> None:
+    """It gives way to the result of the session, which was ended."""
+
+    async def test(colony: SyntheticColony) -> None:
+        text = await on_terminal(colony, "60s", until=b"Ctrl-C ends", number=signal.SIGINT)
+        final = text[text.rindex("\x1b[?25h") :]
+        assert "checkout  f      detached after" in final
+        assert "ledger  2 entered = 2 returned; 2 stored, nothing lost" in final
 
     within_a_minute(test)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -200,7 +201,7 @@ def test_rate_is_of_the_last_seconds() -> None:
 def test_snapshot_of_answers() -> None:
     """A snapshot counts what is probed now, and says what is not."""
 
-    def instance(status: str, **values: str) -> ebpf_pb2.Instance:
+    def instance(status: str, **values: Any) -> ebpf_pb2.Instance:
         return ebpf_pb2.Instance(pid=1, status=status, **values)
 
     session = debug_pb2.DebugSession(

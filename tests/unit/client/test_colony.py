@@ -13,7 +13,7 @@ from coral.client.colony import ColonyClient
 from coral.events.batch import decode
 from coral.model.errors import DeadlineExceeded, InvalidArgument, NotFound, Unavailable
 from coral.wire import convert
-from coral.wire._generated.colony.v1 import debug_pb2
+from coral.wire._generated.colony.v1 import debug_pb2, registry_pb2
 
 FAR_NS = 4_000_000_000 * 1_000_000_000
 
@@ -129,5 +129,19 @@ def test_tables_services_agents() -> None:
             assert [(one.name, one.agent_id) for one in await client.services("pricing")] == [("pricing", "agent-1")]
             [agent] = await client.agents()
             assert convert.timestamp_ns(agent.last_seen_at) == START_NS + 500_000_000
+
+    asyncio.run(run())
+
+
+def test_an_agent_reports() -> None:
+    """Registration gives an epoch; a heartbeat of another one is told to register again. The agent says who it is."""
+
+    async def run() -> None:
+        async with SyntheticColony() as colony, ColonyClient(colony.address, caller="agent a") as client:
+            registered = await client.register(registry_pb2.RegisterAgentRequest(agent_id="a", address="127.0.0.1:8080"))
+            assert (registered.epoch, registered.heartbeat_ms) == (7, 250)
+            answers = [await client.heartbeat(registry_pb2.HeartbeatRequest(agent_id="a", epoch=epoch)) for epoch in (7, 8)]
+            assert [answer.register_again for answer in answers] == [False, True]
+            assert {who for who, _ in colony.requests} == {"agent a"}
 
     asyncio.run(run())
