@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,6 +21,8 @@ T = TypeVar("T")
 
 _PER_AGENT = 16
 _OVERALL = 128
+_RETIRED = 64
+"""Old channels that are kept: long enough that no call is under way on one when it is dropped, and thereby closed."""
 
 
 class Backoff:
@@ -51,6 +54,7 @@ class AgentPool:
 
     def __init__(self) -> None:
         self._lines: dict[str, _Line] = {}
+        self._retired: collections.deque[_Line] = collections.deque(maxlen=_RETIRED)
         self._overall = asyncio.Semaphore(_OVERALL)
 
     def client(self, agent: Agent) -> AgentClient:
@@ -103,10 +107,21 @@ class AgentPool:
                 await asyncio.sleep(pause_s)
         raise AssertionError("the last attempt returns or raises")
 
+    def renew(self, address: str) -> None:
+        """Uses a new channel to an address from now on: the old one may be waiting to try again, and an agent is there now.
+
+        Calls under way keep theirs.
+        """
+        line = self._lines.pop(address, None)
+        if line is not None:
+            self._retired.append(line)
+
     async def close(self) -> None:
         """Closes every channel."""
-        lines, self._lines = self._lines, {}
-        for line in lines.values():
+        lines = [*self._lines.values(), *self._retired]
+        self._lines.clear()
+        self._retired.clear()
+        for line in lines:
             await line.channel.close()
 
     def _line(self, address: str) -> _Line:

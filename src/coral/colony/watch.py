@@ -57,8 +57,10 @@ class Watch:
         self._grace_s = grace_s
         self._began_ns = time.time_ns()
 
-    def agent_came(self, agent_id: str) -> None:
-        """Makes the watches over an agent's collectors look anew: it has registered."""
+    def agent_came(self, agent_id: str, *, reborn: bool) -> None:
+        """Makes the watches over an agent's collectors look anew: it has registered, perhaps (``reborn``) in a new life."""
+        if reborn:
+            self._pool.renew(self._registry.agent(agent_id).address)
         for live in self._book:
             for collector in live.collectors.values():
                 if collector.agent_id == agent_id:

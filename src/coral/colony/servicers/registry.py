@@ -50,8 +50,8 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         entry = self._audit.entry(who, "RegisterAgent", agent_id=request.agent_id, reason=request.address)
         async with self._audit.noting(entry):
             agent = _agent(request)
-            epoch, _ = await self._registry.register(agent, _services(request.services, agent.agent_id))
-        self._watch.agent_came(agent.agent_id)
+            epoch, before = await self._registry.register(agent, _services(request.services, agent.agent_id))
+        self._watch.agent_came(agent.agent_id, reborn=before != agent.boot_id)
         return registry_pb2.RegisterAgentResponse(epoch=epoch, heartbeat_ms=self._heartbeat_ms)
 
     async def Heartbeat(self, request: registry_pb2.HeartbeatRequest, context: Any) -> registry_pb2.HeartbeatResponse:
