@@ -19,24 +19,26 @@ setup: ## install the coral command as .venv/bin/coral
 
 demo: ## run the example shop, debug two of its functions, show which calls are slow; ends by itself
 	@scripts/bootstrap.sh demo
-	@$(MAKE) build/examples/checkout build/examples/pricing
+	@$(MAKE) -s build/examples/checkout build/examples/pricing
 	@$(PYTHON) scripts/demo.py
 
 dev: ## the example shop and Coral, left running until Ctrl-C, with commands to try
 	@scripts/bootstrap.sh demo
-	@$(MAKE) build/examples/checkout build/examples/pricing
+	@$(MAKE) -s build/examples/checkout build/examples/pricing
 	@$(PYTHON) scripts/demo.py --stay
 
 examples: ## build the example shop into build/examples/
 	@scripts/bootstrap.sh demo
-	@$(MAKE) build/examples/checkout build/examples/pricing
+	@$(MAKE) -s build/examples/checkout build/examples/pricing
 
 build/examples/checkout: $(wildcard examples/shop/checkout/*)
 	@mkdir -p $(@D)
+	@echo "Building $@"
 	cd examples/shop/checkout && $(GO) build -trimpath -o $(CURDIR)/$@ .
 
 build/examples/pricing: examples/shop/pricing/pricing.c
 	@mkdir -p $(@D)
+	@echo "Building $@"
 	gcc -std=c11 -O2 -g -Wall -Wextra -Werror -pthread -o $@ $<
 
 .PHONY: test test-unit

@@ -116,7 +116,7 @@ def coral_dev(arguments: list[str]) -> Iterator[Coral]:
     def read(lines: Iterable[str]) -> None:
         for line in lines:
             said.append(line)
-            if line.startswith('{"ready":true'):
+            if line.startswith('{"ready"'):
                 ready.put(json.loads(line)["colony"])
         ready.put(None)
 
