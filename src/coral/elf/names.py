@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rapidfuzz import fuzz, process, utils
+from rapidfuzz import fuzz, process
 
 from coral.elf.symbols import Function, SymbolTable
 from coral.model.errors import AmbiguousName, FailedPrecondition, NotFound
@@ -24,7 +24,8 @@ _SPLIT = re.compile(r"\.(cold|part)(\.|$)")
 _MANGLED = re.compile(r"_Z|_R[A-Z]|\?")
 _SEPARATORS = (".", "::", "/")
 _LIMIT = 10
-_LEAST_SCORE = 55
+_ALIKE = 65  # percent of a whole name
+_HOLDING = 85  # percent of its most similar stretch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,15 +88,9 @@ def find(symbols: SymbolTable, text: str, path: str) -> Match:
 def nearest(symbols: SymbolTable, text: str, limit: int = _LIMIT) -> list[str]:
     """The names most like ``text``, best first."""
     choices = list(dict.fromkeys(base_name(name) for name in symbols.by_name if not _SPLIT.search(name)))
-    found = process.extract(
-        text,
-        choices,
-        scorer=fuzz.WRatio,
-        processor=utils.default_process,
-        limit=limit,
-        score_cutoff=_LEAST_SCORE,
-    )
-    return [name for name, _, _ in found]
+    alike = process.extract(text, choices, scorer=fuzz.ratio, limit=limit, score_cutoff=_ALIKE)
+    holding = process.extract(text, choices, scorer=fuzz.partial_ratio, limit=limit, score_cutoff=_HOLDING)
+    return list(dict.fromkeys(name for name, _, _ in (*alike, *holding)))[:limit]
 
 
 def _readings(text: str) -> Iterable[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """What the agent asks about files, answered by a worker process that is started early, kept warm, and replaced when it fails.
 
-LIEF alone takes half a second to import and files are written by others, so neither belongs in a daemon: the worker has limits
-on memory and time, and what it answered is remembered here by the image's key.
+LIEF alone takes half a second to import and files are written by others, so neither belongs in a daemon: the worker has
+limits on memory and time, and what it answered is remembered here by the image's key.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Child:
         with theirs:
             # Started by the event loop's own thread: the worker asks to die with the thread that started it.
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "coral.elf.worker", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "coral.elf.worker", str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -1,8 +1,8 @@
 """The process that parses files: ``python -m coral.elf.worker FD``.
 
-FD is one end of a unix stream socket; the parent holds the other. A message is its length in four bytes (big endian) and JSON.
-Each request brings the image's descriptor along (SCM_RIGHTS), so that this process opens nothing by path. It answers one request
-at a time, and ends when its parent does.
+FD is one end of a unix stream socket; the parent holds the other. A message is its length in four bytes (big endian) and
+JSON. Each request brings the image's descriptor along (SCM_RIGHTS), so that this process opens nothing by path. It answers
+one request at a time, and ends when its parent does.
 """
 
 from __future__ import annotations
@@ -48,8 +48,12 @@ class Worker:
     def answer(self, request: dict[str, Any], fd: int) -> dict[str, object]:
         """The answer to one request about the file behind ``fd``: ``{"ok": ...}`` or ``{"error": ...}``."""
         try:
-            program = self._program(ImageKey(**request["key"]), fd, request["path"])
-            return {"ok": self._operations[request["operation"]](program, request)}
+            key = ImageKey(**request["key"])
+            program = self._program(key, fd, request["path"])
+            answer = self._operations[request["operation"]](program, request)
+            if ImageKey.of_fd(fd) != key:
+                raise _changed(request["path"])
+            return {"ok": answer}
         except CoralError as error:
             return {"error": error_to_json(error)}
         except MemoryError:
@@ -58,7 +62,7 @@ class Worker:
 
     def _program(self, key: ImageKey, fd: int, path: str) -> Program:
         if ImageKey.of_fd(fd) != key:
-            raise FailedPrecondition(f"{path} was changed while it was read.", hint="Try again.")
+            raise _changed(path)
         program = self._programs.get(key)
         if program is None:
             program = self._programs[key] = Program(ElfFile(fd, path))
@@ -66,6 +70,10 @@ class Worker:
                 self._programs.popitem(last=False)
         self._programs.move_to_end(key)
         return program
+
+
+def _changed(path: str) -> FailedPrecondition:
+    return FailedPrecondition(f"{path} was changed while it was read.", hint="Try again once it is complete.")
 
 
 def serve(connection: socket.socket) -> None:

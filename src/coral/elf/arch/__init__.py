@@ -76,6 +76,8 @@ class ValueKind(enum.IntEnum):
     """``number`` plus an element of the table of 32-bit offsets that is there."""
     POINTER = 5
     """A 64-bit element of the table at ``number``."""
+    SCALED = 6
+    """``number`` times an index."""
 
 
 class Value(NamedTuple):

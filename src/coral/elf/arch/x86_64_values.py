@@ -210,8 +210,11 @@ def _effect(instruction: Instruction) -> _Effect:
 def _understand(raw: Any) -> _Effect:
     """The effect of one encoding."""
     _, writes = raw.regs_access()
-    written = tuple(sorted({_NUMBERS[register] for register in writes if register in _NUMBERS}))
     operands = raw.operands
+    writes = {_NUMBERS[register] for register in writes if register in _NUMBERS}
+    if raw.id in _UNREPORTED:
+        writes |= _UNREPORTED[raw.id] | {_NUMBERS[o.reg] for o in operands if o.type == cs.X86_OP_REG and o.reg in _NUMBERS}
+    written = tuple(sorted(writes))
     handler = _HANDLERS.get(raw.id)
     if handler is not None:
         effect = handler(raw, operands, written)
@@ -234,16 +237,21 @@ def _moved(value: Value | None, by: int) -> Value | None:
     return None
 
 
-def _element(memory: Any, state: State, scale: int, kind: ValueKind) -> Value | None:
-    """The table element that ``disp(base, index, scale)`` reads, when base is a known address or absent."""
-    if memory.index == 0 or memory.scale != scale or memory.segment:
+def _element(memory: Any, state: State, size: int, kind: ValueKind) -> Value | None:
+    """The element of ``size`` bytes that a memory operand reads, when the table is at a known address."""
+    if memory.index == 0 or memory.segment:
         return None
-    if memory.base == 0:
-        return Value(kind, memory.disp) if memory.disp > 0 else None
     base = state[_NUMBERS[memory.base]] if memory.base in _NUMBERS else None
-    if base is None or base.kind is not ValueKind.CONSTANT:
-        return None
-    return Value(kind, base.number + memory.disp)
+    if memory.scale == size:
+        if memory.base == 0:
+            return Value(kind, memory.disp) if memory.disp > 0 else None
+        return Value(kind, base.number + memory.disp) if base is not None and base.kind is ValueKind.CONSTANT else None
+    # Unoptimized: the index was scaled before.
+    index = state[_NUMBERS[memory.index]] if memory.scale == 1 and memory.index in _NUMBERS else None
+    for table, scaled in ((base, index), (index, base)):
+        if table is not None and table.kind is ValueKind.CONSTANT and scaled == Value(ValueKind.SCALED, size):
+            return Value(kind, table.number + memory.disp)
+    return None
 
 
 def _push(raw: Any, operands: Any, written: tuple[int, ...]) -> _Effect | None:
@@ -316,6 +324,9 @@ def _sign_extend(raw: Any, operands: Any, written: tuple[int, ...]) -> _Effect |
 def _lea(raw: Any, operands: Any, written: tuple[int, ...]) -> _Effect | None:
     number = _register(operands[0])
     memory = operands[1].mem
+    if number >= 0 and memory.index not in (0, cs.X86_REG_RIZ) and not memory.base and not memory.disp:
+        scaled = Value(ValueKind.SCALED, int(memory.scale))
+        return _Effect(written, lambda state, _: {number: scaled})
     if number < 0 or memory.index not in (0, cs.X86_REG_RIZ):
         return None
     displacement = int(memory.disp)
@@ -362,6 +373,17 @@ def _compare(raw: Any, operands: Any, written: tuple[int, ...]) -> _Effect | Non
         return _Effect((), None, left)
     return None
 
+
+# What capstone 5 does not report as written, seen by going through the instructions that write registers implicitly.
+_UNREPORTED = {
+    cs.X86_INS_ENTER: {RSP, RBP},
+    cs.X86_INS_SYSCALL: {RCX, R11},
+    cs.X86_INS_CMPXCHG: {RAX},
+    cs.X86_INS_XLATB: {RAX},
+    cs.X86_INS_MULX: set(),
+    cs.X86_INS_RDSSPD: set(),
+    cs.X86_INS_RDSSPQ: set(),
+}
 
 _HANDLERS: dict[int, Callable[[Any, Any, tuple[int, ...]], _Effect | None]] = {
     cs.X86_INS_PUSH: _push,
