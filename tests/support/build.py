@@ -1,7 +1,13 @@
-"""Compiles the ground-truth programs, once for each set of sources, flags and compiler."""
+"""Compiles the ground-truth programs, once for each set of sources, flags and compiler.
+
+What is handed out is a copy of this run's own: breakpoints are in files, and a second run of the tests on the same ones would
+find those of the first.
+"""
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
 import os
 import shutil
@@ -32,8 +38,12 @@ def c_library(name: str) -> Path:
 
 
 def c_user_of(library: Path, name: str) -> Path:
-    """The executable of ``programs/c/NAME.c``, linked with ``library``, which it finds where it is now."""
-    return _gcc(name, (f"-L{library.parent}", f"-l:{library.name}", f"-Wl,-rpath,{library.parent}"))
+    """The executable of ``programs/c/NAME.c``, linked with ``library``, beside which it is put and where it finds it."""
+    program = _gcc(name, (f"-L{BUILD / library.parent.name}", f"-l:{library.name}", "-Wl,-rpath,$ORIGIN"))
+    beside = library.parent / program.name
+    if not beside.exists():
+        shutil.copy2(program, beside)
+    return beside
 
 
 def go_program(package: str) -> Path:
@@ -81,6 +91,22 @@ def _gcc(name: str, flags: Sequence[str], *, output: str = "", strip: bool = Fal
     return _once(target, command, cwd=source.parent, env=dict(os.environ))
 
 
+@functools.cache
+def _own_folder() -> Path:
+    """Where the copies of this run are; gone at its end."""
+    folder = Path(tempfile.mkdtemp(prefix="coral-programs-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@functools.cache
+def _own_copy(built: Path) -> Path:
+    copy = _own_folder() / built.parent.name / built.name
+    copy.parent.mkdir(exist_ok=True)
+    shutil.copy2(built, copy)
+    return copy
+
+
 def _place(sources: Sequence[Path], facts: Sequence[str]) -> Path:
     digest = hashlib.sha256("\0".join(facts).encode())
     for source in sources:
@@ -89,15 +115,15 @@ def _place(sources: Sequence[Path], facts: Sequence[str]) -> Path:
 
 
 def _once(output: Path, command: Sequence[str], *, cwd: Path, env: dict[str, str]) -> Path:
-    """Runs ``command`` unless its output is there; two runs at once do not see each other's half-written file."""
+    """Runs ``command`` unless its output is there, and returns this run's copy; no other run sees a half-written file."""
     if output.exists():
-        return output
+        return _own_copy(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
         made = Path(scratch) / output.name
         _run([part.replace("{output}", str(made)) for part in command], cwd=cwd, env=env, timeout_s=240)
         made.replace(output)
-    return output
+    return _own_copy(output)
 
 
 def _run(command: Sequence[str], *, cwd: Path, env: dict[str, str], timeout_s: float) -> None:

@@ -50,8 +50,12 @@ def observe(
         exit_code: What the program is to end with.
         events: Whether the events are read; a flood of them is better counted in the database.
     """
-    session_id = stack.cli.attach(target.service, function, *options)["session_id"]
-    assert changed_text(target.pid) != [], "the session is active, and no breakpoint is in the text"
+    attached = stack.cli.attach(target.service, function, *options)
+    session_id = attached["session_id"]
+    (instance,) = attached["collectors"][0]["instances"]
+    offsets = sorted(int(change.rpartition("+")[2], 16) for change in changed_text(target.pid))
+    assert offsets == sorted(site["offset"] for site in instance["sites"]), "the breakpoints are not those of the document"
+    assert offsets != []
     truth = target.run()
     document = stack.cli.stop(session_id)
     assert changed_text(target.pid) == []
