@@ -32,7 +32,7 @@ def start(
 
     if ready_fd is not None:
         die_with_parent()
-    logs.configure()
+    logs.configure(verbosity=click.get_current_context().meta.get("coral.verbosity", 0))
     settings = load_agent_settings({"listen": listen, "colony": colony, "state_dir": state_dir}, config)
     if insecure:
         click.echo("coral: no authentication: whoever reaches this loopback port can attach probes.", err=True)
