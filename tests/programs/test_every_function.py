@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import re
 import shutil
 from collections import Counter
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 from support import elf_images
 
+from coral.elf import names
 from coral.elf.plan import plan_functions
 from coral.elf.program import Program
+from coral.elf.symbols import Function
 from coral.model.errors import FailedPrecondition
 from coral.model.site import FunctionPlan, Method, SiteKind
 
@@ -40,7 +43,7 @@ def _find(name: str) -> Path:
         ("nginx", ("ngx_http_process_request",)),
         ("redis-server", ("processCommand",)),
         ("postgres", ("PortalRun", "pg_parse_query")),
-        ("go", ("main.main", "cmd/go/internal/base.Exit")),
+        ("go", ("main.main", "cmd/go/internal/load.(*Package).load")),
     ],
 )
 def test_every_site_is_an_instruction_and_every_exit_leaves(name: str, wanted: tuple[str, ...]) -> None:
@@ -51,31 +54,31 @@ def test_every_site_is_an_instruction_and_every_exit_leaves(name: str, wanted: t
     by_offset = {image.file.file_offset(vaddr): text for vaddr, text in listed.items()}
     returns = sorted(vaddr for vaddr, (_, text) in listed.items() if re.match(r"(repz |bnd )?ret", text))
     outcomes: Counter[str] = Counter()
-    plans: dict[str, FunctionPlan] = {}
-    for function_name, plan, reason in _plans(image):
+    plans: dict[Function, FunctionPlan] = {}
+    for function, plan, reason in _plans(image):
         outcomes[reason] += 1
         if plan is None:
             continue
-        plans[function_name] = plan
+        plans[function] = plan
         for site in plan.sites:
             code, text = by_offset[site.offset]
-            assert code == site.original, f"{function_name} at {site.offset:#x}"
+            assert code == site.original, f"{function.name} at {site.offset:#x}"
             if site.kind is SiteKind.RETURN:
-                assert re.match(r"(repz |bnd )?ret", text), f"{function_name}: {text}"
+                assert re.match(r"(repz |bnd )?ret", text), f"{function.name}: {text}"
             elif site.kind is SiteKind.TAIL:
-                assert re.match(r"(bnd )?j", text), f"{function_name}: {text}"
+                assert re.match(r"(bnd )?j", text), f"{function.name}: {text}"
     print(f"\n{path}: {sum(outcomes.values())} functions")
     for reason, count in outcomes.most_common():
         print(f"  {100 * count / sum(outcomes.values()):6.2f} %  {count:6}  {reason}")
     _check_returns(image, plans, returns)
     assert outcomes[Method.RET_SITES.value] / sum(outcomes.values()) > _LEAST_SHARE
     for each in wanted:
-        assert plans[each].method is Method.RET_SITES or "never returns" in plans[each].reason
+        assert names.find(image.symbols, each, name).functions[0] in plans
 
 
-def _plans(image: Program) -> list[tuple[str, FunctionPlan | None, str]]:
+def _plans(image: Program) -> list[tuple[Function, FunctionPlan | None, str]]:
     """Each function once, with its plan, or the reason for which there is none."""
-    found: list[tuple[str, FunctionPlan | None, str]] = []
+    found: list[tuple[Function, FunctionPlan | None, str]] = []
     seen: set[int] = set()
     for name, functions in image.symbols.by_name.items():
         for function in functions:
@@ -85,23 +88,17 @@ def _plans(image: Program) -> list[tuple[str, FunctionPlan | None, str]]:
             try:
                 plan = plan_functions(image, name, (function,))
                 reason = f"{plan.method.value} {plan.reason.partition(' ')[2]}".strip()
-                found.append((name, plan, re.sub(r"0x[0-9a-f]+", "N", reason)))
+                found.append((function, plan, re.sub(r"0x[0-9a-f]+", "N", reason)))
             except FailedPrecondition as error:
-                found.append((name, None, re.sub(r"0x[0-9a-f]+", "N", error.message.partition(" ")[2])))
+                found.append((function, None, re.sub(r"0x[0-9a-f]+", "N", error.message.partition(" ")[2])))
     return found
 
 
-def _check_returns(image: Program, plans: dict[str, FunctionPlan], returns: list[int]) -> None:
+def _check_returns(image: Program, plans: dict[Function, FunctionPlan], returns: list[int]) -> None:
     """Every return that objdump sees in the range of a function is one of its exits."""
-    owners = {}
-    for name in plans:
-        for function in image.symbols.by_name[name]:
-            owners[function.vaddr] = (function.end, name)
-    starts = sorted(owners)
-    position = 0
-    for vaddr in returns:
-        while position + 1 < len(starts) and starts[position + 1] <= vaddr:
-            position += 1
-        end, name = owners[starts[position]]
-        if starts[position] <= vaddr < end and plans[name].method is Method.RET_SITES:
-            assert image.file.file_offset(vaddr) in elf_images.return_offsets(plans[name]), f"{name} at {vaddr:#x}"
+    for function, plan in plans.items():
+        if plan.method is not Method.RET_SITES:
+            continue
+        inside = returns[bisect.bisect_left(returns, function.vaddr) : bisect.bisect_left(returns, function.end)]
+        offsets = {image.file.file_offset(vaddr) for vaddr in inside}
+        assert offsets <= elf_images.return_offsets(plan), function.name

@@ -23,6 +23,7 @@ _CLONE = re.compile(r"(\.(constprop|isra|lto_priv)\.\d+)+$")
 _SPLIT = re.compile(r"\.(cold|part)(\.|$)")
 _MANGLED = re.compile(r"_Z|_R[A-Z]|\?")
 _SEPARATORS = (".", "::", "/")
+_GO_FILE = "go.go"  # STT_FILE of all that Go's linker writes; copies of a closure that was inlined share their name there
 _LIMIT = 10
 _ALIKE = 65  # percent of a whole name
 _HOLDING = 85  # percent of its most similar stretch
@@ -168,6 +169,8 @@ def _group(name: str, functions: list[Function]) -> list[Match]:
     """Splits what shares a name into functions: originals at different addresses are namesakes, clones belong to one."""
     originals = {function.vaddr: function for function in functions if function.name == name}
     files = {function.vaddr: function.file for function in functions if function.local}
+    if files and set(files.values()) == {_GO_FILE} and len(files) == len(originals):
+        return [Match(name=name, functions=_by_address(functions))]
     if len(originals) <= 1 and (originals or len(set(files.values())) <= 1):
         return [Match(name=name, functions=_by_address(functions))]
     groups: dict[object, list[Function]] = defaultdict(list)
