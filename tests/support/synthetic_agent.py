@@ -109,6 +109,7 @@ class SyntheticAgent(ebpf_pb2_grpc.DebugServiceServicer):
         raw: Bytes that the next batch carries instead of events.
         started: The requests for a start that came in.
         stopped: The collector ids that were asked to stop.
+        streamed: After which sequences streams began.
     """
 
     def __init__(self, agent_id: str = "agent-1", *, services: Sequence[str] = ("checkout",)) -> None:
@@ -124,6 +125,7 @@ class SyntheticAgent(ebpf_pb2_grpc.DebugServiceServicer):
         self.raw = b""
         self.started: list[ebpf_pb2.StartUprobeCollectorRequest] = []
         self.stopped: list[str] = []
+        self.streamed: list[int] = []
         self._server: Server | None = None
         self._reporting: asyncio.Task[None] | None = None
         self._deadlines: set[asyncio.Task[None]] = set()
@@ -255,6 +257,7 @@ class SyntheticAgent(ebpf_pb2_grpc.DebugServiceServicer):
     ) -> AsyncIterator[ebpf_pb2.UprobeEventBatch]:
         """Follows a collector: events as they come, a snapshot now and then, a final batch."""
         collector = self._get(request.collector_id)
+        self.streamed.append(request.after_sequence)
         after = request.after_sequence
         while True:
             changed = collector.changed

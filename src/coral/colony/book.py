@@ -245,8 +245,8 @@ class SessionBook:
 
     def save_collector(self, collector: LiveCollector) -> None:
         """Queues the row of a collector for writing."""
-        seen, boot_id = collector.view(), collector.boot_id
-        self._control.post(lambda connection: control.update_collector(connection, boot_id, seen), what="collector")
+        seen, session_id, boot_id = collector.view(), collector.progress.session_id, collector.boot_id
+        self._control.post(lambda connection: control.put_collector(connection, session_id, boot_id, seen), what="collector")
 
     def end_collector(self, collector: LiveCollector, status: Status, reason_code: ReasonCode, reason: str = "") -> None:
         """Moves a collector to its end; a second time changes nothing."""
@@ -280,7 +280,7 @@ class SessionBook:
         def write(connection: duckdb.DuckDBPyConnection) -> None:
             # The collectors too, since a queued write of one is lost when the database fails.
             for boot_id, collector in collectors:
-                control.update_collector(connection, boot_id, collector)
+                control.put_collector(connection, session.session_id, boot_id, collector)
             control.update_session(connection, session)
 
         await self._control.write(write)

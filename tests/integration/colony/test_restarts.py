@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support.running_colony import attach_request, ended, eventually, running_colony, stored, table
 from support.synthetic_agent import SyntheticAgent, SyntheticCollector
@@ -50,6 +52,8 @@ def test_colony_restart(tmp_path: Path) -> None:
                 assert (session.status, session.ledger.stored, session.ledger.balanced) == ("detached", 4000, True)
                 assert not session.ledger.unknown_intervals
                 assert len(session.collectors) == 1
+                assert agent.streamed[0] == 0
+                assert agent.streamed[1] >= 500, "reading goes on where the database stands"
                 assert await table(client, ONCE) == [{"n": 4000, "d": 4000}]
                 results = await client.results(session_id)
                 assert convert.duration_ns(results.statistics.duration_sum) == 4_000_000
@@ -57,11 +61,13 @@ def test_colony_restart(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-async def _colony_process(state_dir: Path, listen: str) -> tuple[asyncio.subprocess.Process, str]:
+async def _colony_process(
+    state_dir: Path, listen: str, *, log: int = asyncio.subprocess.DEVNULL
+) -> tuple[asyncio.subprocess.Process, str]:
     reader, writer = os.pipe()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "coral", "colony", "start", "--insecure", "--listen", listen, "--state-dir", str(state_dir),
-        "--ready-fd", str(writer), pass_fds=[writer], stderr=asyncio.subprocess.DEVNULL,
+        "--ready-fd", str(writer), pass_fds=[writer], stderr=log,
     )  # fmt: skip
     os.close(writer)
     with os.fdopen(reader) as pipe:
@@ -348,6 +354,39 @@ def test_too_little_space(tmp_path: Path) -> None:
             ledger = (await client.session(session_id)).ledger
             assert (ledger.emitted, ledger.stored, ledger.queue_dropped, ledger.balanced) == (10, 0, 10, True)
             assert await table(client, "SELECT * FROM uprobe_events") == []
+
+    asyncio.run(run())
+
+
+def test_files_that_cannot_grow(tmp_path: Path) -> None:
+    """When the events file cannot be written, control goes on; when it can again, every event is stored, each once."""
+
+    async def run() -> None:
+        log = tmp_path / "log"
+        with log.open("wb") as output:
+            process, colony = await _colony_process(tmp_path / "state", "127.0.0.1:0", log=output.fileno())
+        unlimited = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+        async with SyntheticAgent() as agent, ColonyClient(colony) as client:
+            await agent.report_to(colony)
+            session_id = (await client.attach(attach_request())).session_id
+            agent.only.emit(range(1, 101))
+            await stored(client, session_id, 100)
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1 << 20, unlimited[1]))
+            for _ in range(10):
+                agent.only.emit(np.random.default_rng(1).integers(1, 1 << 40, 10_000))
+
+            async def failed() -> bool:
+                return b"database closed after an error" in log.read_bytes()
+
+            await eventually(failed)
+            assert (await client.session(session_id)).status == "active"
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, unlimited)
+            await stored(client, session_id, 100_100)
+            await client.detach(session_id)
+            assert (await client.session(session_id)).ledger.balanced
+            assert await table(client, ONCE) == [{"n": 100_100, "d": 100_100}]
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
 
     asyncio.run(run())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,8 @@ def test_sessions_are_read_as_they_were_written(tmp_path: Path) -> None:
 
         def write(connection: duckdb.DuckDBPyConnection) -> None:
             control.insert_session(connection, SESSION, b"request")
-            control.insert_collector(connection, "s1", "boot", COLLECTOR)
+            control.put_collector(connection, "s1", "boot-before", replace(COLLECTOR, status=Status.ACTIVE))
+            control.put_collector(connection, "s1", "boot", COLLECTOR)
             control.put_instances(connection, "c1", [INSTANCE])
             control.update_session(connection, SESSION)
 

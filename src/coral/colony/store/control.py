@@ -99,10 +99,10 @@ def insert_collector(connection: duckdb.DuckDBPyConnection, session_id: str, boo
     )  # fmt: skip
 
 
-def update_collector(connection: duckdb.DuckDBPyConnection, boot_id: str, collector: Collector) -> None:
-    """Writes what changes in a collector."""
+def put_collector(connection: duckdb.DuckDBPyConnection, session_id: str, boot_id: str, collector: Collector) -> None:
+    """Writes what changes in a collector; adds its row if an earlier write of it was lost."""
     ledger = collector.ledger
-    connection.execute(
+    found = connection.execute(
         """
         UPDATE debug_collectors SET boot_id = ?, status = ?, reason = ?, reason_code = ?, ledger = ?, unknown_intervals = ?
         WHERE collector_id = ?
@@ -111,7 +111,9 @@ def update_collector(connection: duckdb.DuckDBPyConnection, boot_id: str, collec
             boot_id, collector.status, collector.reason, collector.reason_code, ledger_text(ledger),
             intervals_text(ledger.unknown_intervals), collector.collector_id,
         ],
-    )  # fmt: skip
+    ).fetchone()  # fmt: skip
+    if found == (0,):
+        insert_collector(connection, session_id, boot_id, collector)
 
 
 def put_instances(connection: duckdb.DuckDBPyConnection, collector_id: str, instances: Sequence[Instance]) -> None:

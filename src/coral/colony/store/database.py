@@ -181,21 +181,24 @@ class Database:
         connection.begin()
         try:
             results = [write.job(connection) for write in group]
-            connection.commit()
         except BaseException:
             self._rollback(connection)
             raise
+        connection.commit()
         return results
 
     def _rollback(self, connection: duckdb.DuckDBPyConnection) -> None:
         try:
             connection.rollback()
-        except duckdb.Error as error:  # a failed commit has rolled back already; the first error is the one that counts
+        except duckdb.Error as error:  # what made it necessary is the error that counts
             _log.debug("rollback", file=self.path.name, error=str(error))
 
     def _broken(self, error: Exception) -> bool:
-        """Whether the instance is of no use any more: it says so, or not even a trivial statement runs."""
-        if isinstance(error, duckdb.FatalException | duckdb.IOException):
+        """Whether the instance is of no use any more: it says so, or not even a trivial statement runs.
+
+        A full disk shows as a TransactionException of the commit, which cannot be anything else here: there is one writer.
+        """
+        if isinstance(error, duckdb.FatalException | duckdb.IOException | duckdb.TransactionException):
             return True
         if not isinstance(error, duckdb.Error) or self._connection is None:
             return False
