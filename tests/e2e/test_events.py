@@ -168,7 +168,10 @@ def test_follow_as_it_happens(stack: Stack) -> None:
             assert follower.stdout is not None
             first = json.loads(follower.stdout.readline())
             age_s = time.time() - datetime.fromisoformat(first["timestamp"][:26] + "+00:00").timestamp()
-            rest, narration = follower.communicate(timeout=30)
+            rest = follower.stdout.read()  # to its end; communicate() would lose what readline() has read ahead
+            assert follower.stderr is not None
+            narration = follower.stderr.read()
+            follower.wait(20)
         finally:
             follower.kill()
             follower.wait()

@@ -111,7 +111,7 @@ def test_deadline_without_a_colony(split: SplitStack) -> None:
 def test_agent_killed(split: SplitStack) -> None:
     """After the agent's death a new collector goes on, one unknown interval covers the absence, and attach exits 6."""
     with at_4000_per_second(6) as target:
-        attach = split.cli.start("debug", "attach", target.service, "-f", "work", "-d", "60s", "-o", "json")
+        attach = split.cli.start("debug", "attach", target.service, "-f", "work", "-d", "9s", "-o", "json")
         session = rpc.wait_for_session(split.colony, service_name=target.service, status="active")
         target.go()
         wait_for_stored(split, session.session_id, RATE // 2)
@@ -129,12 +129,11 @@ def test_agent_killed(split: SplitStack) -> None:
         assert rpc.sessions(split.colony, session_id=session.session_id)[0].status == "active"
         wait_for_stored(split, session.session_id, RATE)
         assert target.line()["returned"] == 6 * RATE
-        attach.send_signal(signal.SIGINT)
         stdout, stderr = attach.communicate(timeout=20)
         assert changed_text(target.pid) == []
         assert target.finish() == 9
     document = json.loads(stdout)
-    assert (document["status"], document["reason_code"]) == ("detached", "user")
+    assert (document["status"], document["reason_code"]) == ("expired", "deadline")
     assert attach.returncode == 6, stderr.decode()
     assert document["ledger"]["balanced"] is None
     (interval,) = document["ledger"]["unknown_intervals"]

@@ -52,12 +52,16 @@ def observe(
     """
     attached = stack.cli.attach(target.service, function, *options)
     session_id = attached["session_id"]
-    (instance,) = attached["collectors"][0]["instances"]
-    offsets = sorted(int(change.rpartition("+")[2], 16) for change in changed_text(target.pid))
-    assert offsets == sorted(site["offset"] for site in instance["sites"]), "the breakpoints are not those of the document"
-    assert offsets != []
-    truth = target.run()
-    document = stack.cli.stop(session_id)
+    try:
+        (instance,) = attached["collectors"][0]["instances"]
+        offsets = sorted(int(change.rpartition("+")[2], 16) for change in changed_text(target.pid))
+        assert offsets == sorted({site["offset"] for site in instance["sites"]}), (
+            "the breakpoints are not those of the document"
+        )
+        assert offsets != []
+        truth = target.run()
+    finally:  # a session that a failure left behind would be seen by the tests that follow
+        document = stack.cli.stop(session_id)
     assert changed_text(target.pid) == []
     listed = stack.cli.events(session_id) if events else []
     assert target.finish() == exit_code
