@@ -29,8 +29,8 @@ class EventsPage:
     Attributes:
         session: As it is now.
         events: As ``events.batch.rows`` gives them.
-        token: Continues after each of them: the position to put into a token.
         more: Whether there are more behind them.
+        upto: Collector id to the sequence that the first page pinned.
     """
 
     session: Session
@@ -69,6 +69,45 @@ class EventsQuery:
     def identity(self) -> dict[str, object]:
         """What a page token is bound to. The size of the pages may change from one to the next."""
         return {"events_of": self.session_id, "start_ns": self.start_ns, "end_ns": self.end_ns}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsPage:
+    """Part of the sessions, newest first.
+
+    Attributes:
+        sessions: As they are now.
+        more: Whether there are older ones.
+    """
+
+    sessions: list[Session]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsQuery:
+    """A query for sessions, checked. Empty stands for all.
+
+    Attributes:
+        service_name: Only of this service.
+        status: Only in this state.
+        session_id: Only this one.
+        limit: At most so many in a page.
+    """
+
+    service_name: str
+    status: str
+    session_id: str
+    limit: int
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What a page token is bound to."""
+        return {"sessions": [self.service_name, self.status, self.session_id]}
+
+    def token(self, last: Session) -> str:
+        """The token that continues after ``last``."""
+        return make_token(self.identity, {"before": last.session_id})
 
 
 class Queries:
@@ -113,29 +152,26 @@ class Queries:
         found = await self._events.read(read)
         return EventsPage(session=session, events=found[: query.limit], more=len(found) > query.limit, upto=upto)
 
-    async def sessions(
-        self, *, service_name: str, status: str, session_id: str, size: int, token: str
-    ) -> tuple[list[Session], str]:
-        """One page of sessions, newest first, and the token of the next; empty when there is none.
+    async def sessions(self, query: SessionsQuery, token: str) -> SessionsPage:
+        """One page of sessions, newest first.
 
         Raises:
             NotFound: ``session_id`` names none.
-            InvalidArgument: A value is out of range.
+            InvalidArgument: The token is of another query.
         """
-        limit = page_size(size, field="page_size", default=_SESSIONS_PAGE, maximum=_SESSIONS_MAX)
-        check_name(service_name, "service_name", required=False)
-        check_name(session_id, "session_id", required=False)
-        if status and status not in set(Status):
-            raise InvalidArgument(f"{status!r} is no status.", hint=f"Choose one of {', '.join(Status)}.")
-        query = {"sessions": [service_name, status, session_id]}
-        before = str(read_token(token, query)["before"]) if token else ""
+        before = str(read_token(token, query.identity)["before"]) if token else ""
         found = await self._book.find(
-            service_name=service_name, status=status, session_id=session_id, before=before, limit=limit + 1
+            service_name=query.service_name,
+            status=query.status,
+            session_id=query.session_id,
+            before=before,
+            limit=query.limit + 1,
         )
-        if session_id and not found and not service_name and not status:
-            raise NotFound(f"There is no session {session_id!r}.", hint="`coral debug session list` has all that are kept.")
-        more = len(found) > limit
-        return found[:limit], make_token(query, {"before": found[limit - 1].session_id}) if more else ""
+        if query.session_id and not found and not query.service_name and not query.status:
+            raise NotFound(
+                f"There is no session {query.session_id!r}.", hint="`coral debug session list` has all that are kept."
+            )
+        return SessionsPage(sessions=found[: query.limit], more=len(found) > query.limit)
 
     async def results(self, session_id: str, *, service_name: str) -> Results:
         """What a session says about its function.
@@ -177,6 +213,20 @@ def events_query(*, session_id: str, start_ns: int | None, end_ns: int | None, m
     return EventsQuery(
         session_id=session_id, start_ns=start_ns, end_ns=end_ns, limit=page_size(max_events, field="max_events")
     )
+
+
+def sessions_query(*, service_name: str, status: str, session_id: str, size: int) -> SessionsQuery:
+    """A checked query.
+
+    Raises:
+        InvalidArgument: A value is out of range.
+    """
+    check_name(service_name, "service_name", required=False)
+    check_name(session_id, "session_id", required=False)
+    if status and status not in set(Status):
+        raise InvalidArgument(f"{status!r} is no status.", hint=f"Choose one of {', '.join(Status)}.")
+    limit = page_size(size, field="page_size", default=_SESSIONS_PAGE, maximum=_SESSIONS_MAX)
+    return SessionsQuery(service_name=service_name, status=status, session_id=session_id, limit=limit)
 
 
 def next_token(query: EventsQuery, found: EventsPage, count: int) -> str:

@@ -93,22 +93,26 @@ class Watch:
             collector.nudge.clear()
             if self._give_up(live, collector):
                 return False
-            agent = self._registry.agent(collector.agent_id)
-            if agent.boot_id != collector.boot_id:
+            agent = self._known(collector)
+            if agent is not None and agent.boot_id != collector.boot_id:
                 return True
             try:
+                if agent is None:
+                    raise Unavailable(f"Agent {collector.agent_id!r} has not registered.")
                 await self._until_nudged(self._stream(live, collector, agent, backoff), collector)
             except NotFound:
                 return True
             except ValueError as error:
                 malformed += 1
-                _log.error("malformed batch", agent_id=agent.agent_id, collector_id=collector.collector_id, error=str(error))
+                _log.error(
+                    "malformed batch", agent_id=collector.agent_id, collector_id=collector.collector_id, error=str(error)
+                )
                 if malformed >= _MAX_MALFORMED:
                     self._book.end_collector(
                         collector, Status.FAILED, ReasonCode.NONE, f"Its agent sends what cannot be read: {error}."
                     )
             except (CoralError, TimeoutError) as error:
-                _log.info("stream broken", agent_id=agent.agent_id, collector_id=collector.collector_id, error=str(error))
+                _log.info("stream broken", agent_id=collector.agent_id, collector_id=collector.collector_id, error=str(error))
             if not collector.ended.is_set():
                 await self._pause(collector, min(backoff.pause_s(), self._patience_s(live, collector)))
         return False
@@ -167,8 +171,10 @@ class Watch:
         answered = ""
         while live.remaining_s() > _WORTHWHILE_S and live.ending is None and not old.ended.is_set():
             old.nudge.clear()
-            agent = self._registry.agent(old.agent_id)
+            agent = self._known(old)
             try:
+                if agent is None:
+                    raise Unavailable(f"Agent {old.agent_id!r} has not registered.")
                 with self._collectors.starting([agent.agent_id]):
                     new, _ = await self._collectors.start(live, agent)
                     if new.collector_id == old.collector_id:
@@ -177,7 +183,7 @@ class Watch:
                         return old
                     self._book.add_collector(live, new)
             except CoralError as error:
-                _log.warning("no successor yet", agent_id=agent.agent_id, session_id=live.session_id, error=str(error))
+                _log.warning("no successor yet", agent_id=old.agent_id, session_id=live.session_id, error=str(error))
                 answered = "" if isinstance(error, Unavailable) else str(error)
                 if not old.unknown:
                     old.unknown = old.unknown_since(live.session.started_at_ns, to_ns=0, cause=cause)
@@ -202,6 +208,13 @@ class Watch:
             self._book.end_collector(old, Status.EXPIRED, ReasonCode.DEADLINE, f"{cause} Until the deadline: {answered}")
         else:
             self._book.end_collector(old, Status.LOST, ReasonCode.AGENT_GONE, cause)
+
+    def _known(self, collector: LiveCollector) -> Agent | None:
+        """The agent of a collector; None if the registry lost it, until it registers again."""
+        try:
+            return self._registry.agent(collector.agent_id)
+        except NotFound:
+            return None
 
     async def _pause(self, collector: LiveCollector, pause_s: float) -> None:
         """Waits before the next attempt, at most until a nudge."""

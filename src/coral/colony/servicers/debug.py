@@ -12,7 +12,16 @@ from coral.colony.audit import Audit, Entry, caller
 from coral.colony.book import SessionBook
 from coral.colony.followers import Followers
 from coral.colony.orchestrator import Orchestrator
-from coral.colony.queries import EventsPage, EventsQuery, Queries, events_query, next_token
+from coral.colony.queries import (
+    EventsPage,
+    EventsQuery,
+    Queries,
+    SessionsPage,
+    SessionsQuery,
+    events_query,
+    next_token,
+    sessions_query,
+)
 from coral.colony.servicers.messages import (
     histogram_message,
     outlier_messages,
@@ -28,7 +37,7 @@ from coral.wire.convert import duration, filter_from, ledger_to, timestamp, time
 
 _FORMATS = ("summary", "full", "histogram")
 _MAX_BYTES = 12 << 20
-"""Of the events in one answer; messages may have 16 MiB."""
+"""Of the items in one answer; messages may have 16 MiB."""
 
 
 class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
@@ -81,16 +90,14 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
         """Sessions, newest first."""
         entry = self._entry(context, "ListDebugSessions", request.session_id, service_name=request.service_name)
         async with self._audit.noting(entry):
-            sessions, token = await self._queries.sessions(
+            query = sessions_query(
                 service_name=request.service_name,
                 status=request.status,
                 session_id=request.session_id,
                 size=request.page_size,
-                token=request.page_token,
             )
-            return debug_pb2.ListDebugSessionsResponse(
-                sessions=[session_message(session) for session in sessions], next_page_token=token
-            )
+            found = await self._queries.sessions(query, request.page_token)
+            return await asyncio.to_thread(_sessions_response, query, found)
 
     async def GetDebugResults(
         self, request: debug_pb2.GetDebugResultsRequest, context: Any
@@ -168,4 +175,20 @@ def _events_response(query: EventsQuery, found: EventsPage) -> debug_pb2.QueryUp
         response.events.append(message)
     if response.has_more:
         response.next_page_token = next_token(query, found, len(response.events))
+    return response
+
+
+def _sessions_response(query: SessionsQuery, found: SessionsPage) -> debug_pb2.ListDebugSessionsResponse:
+    """A page as a message; of sessions too large for one message, only the first."""
+    response = debug_pb2.ListDebugSessionsResponse()
+    size, more = 0, found.more
+    for session in found.sessions:
+        message = session_message(session)
+        size += message.ByteSize()
+        if size > _MAX_BYTES and response.sessions:
+            more = True
+            break
+        response.sessions.append(message)
+    if more:
+        response.next_page_token = query.token(found.sessions[len(response.sessions) - 1])
     return response
