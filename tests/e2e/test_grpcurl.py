@@ -90,11 +90,11 @@ def shell(command: str, *, value: str = "", without: tuple[str, ...] = ()) -> di
 def test_colony_commands(dev: Stack, payments: Target, without: tuple[str, ...]) -> None:
     """Attach, list and detach on the colony: the session is there, active, ends, and has stored real calls."""
     attached = shell(ATTACH, without=without)
-    session_id = attached["sessionId"]
-    assert attached == {"sessionId": session_id, "expiresAt": attached["expiresAt"], "success": True}
+    session_id = attached["session_id"]
+    assert attached == {"session_id": session_id, "expires_at": attached["expires_at"], "success": True}
     assert changed_text(payments.pid) != []
-    listed = [one for one in shell(LIST)["sessions"] if one["sessionId"] == session_id]
-    assert [(one["status"], one["serviceName"], one["functionName"], one["agentId"]) for one in listed] == [
+    listed = [one for one in shell(LIST)["sessions"] if one["session_id"] == session_id]
+    assert [(one["status"], one["service_name"], one["function_name"], one["agent_id"]) for one in listed] == [
         ("active", "my-service", "main.ProcessPayment", "agent-1")
     ]
     wait_for_events(dev, session_id, 50)
@@ -114,26 +114,26 @@ def test_agent_commands(dev: Stack, payments: Target, without: tuple[str, ...]) 
     assert changed_text(payments.pid) != []
     events: list[dict[str, Any]] = []
     while len(events) < 20:  # the test's own time limit ends it if none come
-        events = shell(QUERY, value=started["collectorId"]).get("events", [])
+        events = shell(QUERY, value=started["collector_id"]).get("events", [])
     for event in events:
-        call = event["uprobeEvent"]
-        assert (call["serviceName"], call["functionName"], call["eventType"]) == (
+        call = event["uprobe_event"]
+        assert (call["service_name"], call["function_name"], call["event_type"]) == (
             "my-service",
             "main.ProcessPayment",
             "return",
         )
-        assert int(call["durationNs"]) >= 1
+        assert int(call["duration_ns"]) >= 1
         assert call["pid"] == payments.pid
         assert event["timestamp"].startswith("20")
     stopped = shell(
         'grpcurl -d \'{"collector_id": "..."}\' localhost:8080 coral.mesh.v1.DebugService/StopUprobeCollector',
-        value=started["collectorId"],
+        value=started["collector_id"],
     )
     assert stopped["success"] is True
     assert changed_text(payments.pid) == []
     # nobody stored them: they are in the agent's window, and nothing claims that they balance
     assert stopped["ledger"].get("stored", "0") == "0"
-    assert stopped["ledger"]["inTransit"] == stopped["ledger"]["emitted"] == stopped["lastSequence"]
+    assert stopped["ledger"]["in_transit"] == stopped["ledger"]["emitted"] == stopped["last_sequence"]
     assert "balanced" not in stopped["ledger"]
 
 
