@@ -8,7 +8,6 @@ import pytest
 from support import build
 from support.observe import (
     assert_durations,
-    assert_stored_once,
     counted,
     every_call_stored,
     ledger_faults,
@@ -47,7 +46,6 @@ def test_plain_calls(stack: Stack, flags: tuple[str, ...]) -> None:
     assert {(event["pid"], event["tid"], event["event_type"], event["function_name"]) for event in seen.events} == {
         (target.pid, target.pid, "return", "work")
     }
-    assert_stored_once(stack, seen.document)
 
 
 def test_durations(stack: Stack) -> None:

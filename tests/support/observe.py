@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from support import rpc
 from support.stack import Stack
 from support.target import Target
 from support.text import changed_text
@@ -50,14 +51,16 @@ def observe(
         exit_code: What the program is to end with.
         events: Whether the events are read; a flood of them is better counted in the database.
     """
-    attached = stack.cli.attach(target.service, function, *options)
-    session_id = attached["session_id"]
+    if options:
+        session_id = stack.cli.attach(target.service, function, *options)["session_id"]
+    else:  # one way in is as good as the other, and this one is quicker
+        session_id = rpc.attach(stack.colony, target.service, function).session_id
     try:
-        (instance,) = attached["collectors"][0]["instances"]
+        (session,) = rpc.sessions(stack.colony, session_id=session_id)
+        (instance,) = session.collectors[0].instances
+        assert (session.status, instance.status) == ("active", "attached")
         offsets = sorted(int(change.rpartition("+")[2], 16) for change in changed_text(target.pid))
-        assert offsets == sorted({site["offset"] for site in instance["sites"]}), (
-            "the breakpoints are not those of the document"
-        )
+        assert offsets == sorted({site.offset for site in instance.sites}), "the breakpoints are not those of the document"
         assert offsets != []
         truth = target.run()
     finally:  # a session that a failure left behind would be seen by the tests that follow
@@ -66,6 +69,12 @@ def observe(
     listed = stack.cli.events(session_id) if events else []
     assert target.finish() == exit_code
     assert ledger_faults(document["ledger"]) == []
+    if events:
+        assert (
+            len({(event["collector_id"], event["sequence"]) for event in listed})
+            == len(listed)
+            == document["ledger"]["stored"]
+        )
     return Observation(document=document, events=listed, truth=truth)
 
 
