@@ -15,6 +15,7 @@ from coral.events import batch
 from coral.model.errors import InvalidArgument, NotFound
 from coral.model.probe import ProbeSpec
 from coral.model.session import InstanceStatus
+from coral.model.site import Method
 from coral.model.text import check_name
 from coral.wire import convert, paging
 from coral.wire._generated.mesh.v1 import ebpf_pb2, ebpf_pb2_grpc
@@ -157,14 +158,18 @@ def _instances(collector: Collector) -> list[ebpf_pb2.Instance]:
 
 
 def _warning(collector: Collector) -> str:
-    """What did not work although the attach as a whole did; empty when all did."""
-    failed = [instance for instance in collector.instances if instance.status is InstanceStatus.FAILED]
+    """What did not work, or not fully, although the attach as a whole did; empty when all did."""
+    warnings = []
+    instances = collector.instances
+    failed = [instance for instance in instances if instance.status is InstanceStatus.FAILED]
     if failed:
         first = failed[0]
-        return (
-            f"{len(failed)} of {len(collector.instances)} processes could not be probed. Process {first.pid}: {first.reason}"
+        warnings.append(
+            f"{len(failed)} of {len(instances)} processes could not be probed. Process {first.pid}: {first.reason}"
         )
-    entry_only = [instance for instance in collector.instances if instance.method == "entry_only"]
-    if entry_only:
-        return f"Only entries are seen, no returns and no durations: {entry_only[0].reason}"
-    return ""
+    entry_only = next((instance for instance in instances if instance.method == Method.ENTRY_ONLY), None)
+    if entry_only is not None:
+        warnings.append(f"Only entries are seen, no returns and no durations: {entry_only.reason}")
+    if collector.spec.config.capture_args or collector.spec.config.capture_return:
+        warnings.append("This version does not capture arguments or return values; events come without them.")
+    return " ".join(warnings)

@@ -49,7 +49,7 @@ def config_from(message: ebpf_pb2.UprobeConfig) -> ProbeConfig:
     """The checked configuration.
 
     Raises:
-        InvalidArgument: ``mode`` is not one, or arguments or return values are asked for, which cannot be had yet.
+        InvalidArgument: ``mode`` is not one.
     """
     try:
         mode = Mode(message.mode or Mode.EVENTS)
