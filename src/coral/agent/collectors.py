@@ -32,6 +32,8 @@ from coral.procfs.table import Changes
 _KEEP_ENDED_NS = 600_000_000_000
 _MAX_ENDED = 256
 _TICK_S = 0.5
+_NEAR = 60
+"""How alike a name must be to be worth proposing, of 100."""
 _CLONE_VM = 0x100
 """A child that shares its parent's memory (vfork, posix_spawn) is about to call exec; it is not listed as an instance."""
 _STAT_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -220,7 +222,8 @@ class Collectors:
                 self._engine.forget_calls, collector.slot, lambda keys, values: proven_gone(collector, keys, values)
             )
             collector.count_gone(gone)
-            left = await asyncio.to_thread(_left_behind, collector)
+            others = [other for other in self._by_slot.values() if other is not collector]
+            left = await asyncio.to_thread(_left_behind, collector, others)
             keys, _ = await asyncio.to_thread(self._engine.open_calls, collector.slot)
             for tracked in list(collector.tracked.values()):
                 if tracked.instance.status is InstanceStatus.ATTACHED:
@@ -361,16 +364,24 @@ def _close_links(collectors: Iterable[Collector]) -> None:
                 group.attachments.popitem()[1].detach()
 
 
-def _left_behind(collector: Collector) -> str:
-    """What is still changed in the text of its processes, in words; empty when everything is as it was. Blocking."""
+def _left_behind(collector: Collector, others: Iterable[Collector]) -> str:
+    """What is still changed in the text of its processes, in words; empty when everything is as it was. Blocking.
+
+    Sites that other collectors probe too still have their breakpoints, and are no business of this one.
+    """
+    shared = {(group.key, site.offset) for other in others for group in other.groups.values() for site in group.plan.sites}
     for tracked in collector.tracked.values():
         group = tracked.group
         if group is None:
             continue
+        own = [site for site in attached_sites(collector, group) if (group.key, site.offset) not in shared]
         with suppress(ProcessGone):
-            sites = changed(tracked.id.pid, group.key, attached_sites(collector, group))
+            sites = changed(tracked.id.pid, group.key, own)
             if sites:
-                return f"{len(sites)} sites of process {tracked.id.pid} do not have their original bytes after the detach"
+                return (
+                    f"After the detach {len(sites)} sites of process {tracked.id.pid} do not have the bytes of the file: "
+                    "another tracer probes them too, or the kernel did not restore them."
+                )
     return ""
 
 

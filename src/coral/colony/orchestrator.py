@@ -262,10 +262,8 @@ class Orchestrator:
     def _not_found(self, service_name: str, errors: list[CoralError]) -> NotFound:
         hints = list(dict.fromkeys(error.hint for error in errors if error.hint))
         services = {service.name for service in self._registry.services()}
-        if service_name not in services:
-            like = did_you_mean(service_name, services)
-            if like and not any(like in hint for hint in hints):
-                hints.append(like)
+        if service_name not in services and not hints:
+            hints.append(did_you_mean(service_name, services))
         messages = list(dict.fromkeys(error.message for error in errors))
         details = {key: value for error in errors for key, value in error.details.items()}
         return NotFound(" ".join(messages[:3]), hint=" ".join(hints), details=details)
