@@ -65,8 +65,12 @@ def test_nobody_there() -> None:
 def test_silence_is_a_deadline() -> None:
     """A peer that accepts and says nothing does not hold the caller beyond the timeout."""
 
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()  # holding the writer, which from Python 3.13 on closes the connection when it is forgotten
+        writer.close()
+
     async def run() -> None:
-        server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+        server = await asyncio.start_server(listen, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         async with server, ColonyClient(f"127.0.0.1:{port}") as client:
             with pytest.raises(DeadlineExceeded):

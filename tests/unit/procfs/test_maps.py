@@ -154,16 +154,27 @@ def test_the_maps_of_a_zombie_are_gone(actor_path: Path) -> None:
             open_module(actor.pid, mapping)
 
 
+@pytest.fixture
+def private_mount(tmp_path: Path) -> Iterator[Path]:
+    """A file system whose mounts stay where they are made; ``/`` cannot be made so in a chroot, where it is no mount."""
+    subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path], check=True)
+    subprocess.run(["mount", "--make-private", tmp_path], check=True)
+    yield tmp_path
+    subprocess.run(["umount", tmp_path], check=True)
+
+
 @pytest.mark.kernel
-def test_a_file_in_another_mount_namespace_is_opened(actor_path: Path) -> None:
+def test_a_file_in_another_mount_namespace_is_opened(actor_path: Path, private_mount: Path) -> None:
     """A program on a file system that only the process sees, as in a container, is reached all the same."""
-    script = 'mount -t tmpfs none /mnt && cp "$0" /mnt/hidden && exec /mnt/hidden'
-    command = ["unshare", "--mount", "sh", "-c", script, str(actor_path)]
+    folder = private_mount / "own"
+    folder.mkdir()
+    script = 'mount -t tmpfs none "$1" && cp "$0" "$1/hidden" && exec "$1/hidden"'
+    command = ["unshare", "--mount", "--propagation", "unchanged", "sh", "-c", script, str(actor_path), str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         pid = int(child.stdout.readline())
         (module,) = (m for m in modules(pid) if m.path.endswith("hidden"))
-        assert not Path("/mnt/hidden").exists()
+        assert not (folder / "hidden").exists()
         with opened(pid, module.mappings[0]) as fd:
             assert os.pread(fd, 1 << 20, 0) == actor_path.read_bytes()
         child.communicate(b"q")
