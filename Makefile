@@ -50,13 +50,18 @@ test-unit: ## the tests that need no privilege, network or kernel
 	@scripts/bootstrap.sh test
 	$(PYTHON) -m pytest tests/unit $(PYTEST_ARGS)
 
+.PHONY: bench
+bench: ## what Coral costs on this machine: help, attach, a steady rate of calls; prints figures side by side
+	@scripts/bootstrap.sh demo
+	$(PYTHON) -m bench $(BENCH_ARGS)
+
 .PHONY: check fmt wire bpf
 check: ## format, lint, types, imports, generated code, wire compatibility, the BPF object
 	@scripts/bootstrap.sh check
 	$(VENV)/ruff format --check .
 	$(VENV)/ruff check .
 	$(VENV)/mypy
-	$(VENV)/mypy scripts
+	$(VENV)/mypy scripts bench
 	$(VENV)/lint-imports
 	$(PYTHON) scripts/check_wire.py
 	$(PYTHON) scripts/build_bpf.py --check
