@@ -67,7 +67,7 @@ class Dev:
 def dev() -> Iterator[Dev]:
     """Starts `coral dev` on free ports with a state directory that is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="coral-bench-") as state:
-        command = [CORAL, "dev", "--state-dir", state, "--colony-port", "0", "--agent-port", "0"]
+        command = [str(CORAL), "dev", "--state-dir", state, "--colony-port", "0", "--agent-port", "0"]
         started = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
         assert started.stderr is not None
         try:
