@@ -145,7 +145,7 @@ class Attacher:
                     status=InstanceStatus.ATTACHED,
                     reason=group.plan.reason,
                     method=group.plan.method,
-                    sites=group.plan.sites,
+                    sites=attached_sites(collector, group),
                 ),
                 group=group,
                 number=number,

@@ -433,6 +433,7 @@ class _Walk:
             and target is not None
             and not self._inside(target)
             and not self.program.never_returns(target)
+            and not self.program.resumes_unwinding(target)
         )
 
 

@@ -23,6 +23,7 @@ _NEVER_RETURN = frozenset(
         *("__cxa_rethrow", "__cxa_bad_cast", "__cxa_bad_typeid", "__cxa_throw_bad_array_new_length"),
     )
 )
+_LANDING_PAD_BYTES = 512
 
 
 class Program:
@@ -53,6 +54,18 @@ class Program:
             if instruction.mnemonic != "endbr64":
                 return None
         return None
+
+    def resumes_unwinding(self, target: int) -> bool:
+        """Whether the code at ``target`` runs straight into ``_Unwind_Resume``: the end of a landing pad, which only the
+        unwinder enters and which leaves to it again, so that nothing returns there (Itanium C++ ABI, level I: 1.5.2).
+        """
+        for instruction in self.decode(target, _LANDING_PAD_BYTES):
+            if instruction.flow is Flow.CALL and instruction.target is not None:
+                if (self.symbols.name_at(instruction.target) or self.stub(instruction.target)) == "_Unwind_Resume":
+                    return True
+            elif instruction.flow is not Flow.NEXT and instruction.flow is not Flow.CALL:
+                return False
+        return False
 
     def never_returns(self, target: int) -> bool:
         """Whether the function at ``target``, or behind the stub there, is known by its name never to return."""
