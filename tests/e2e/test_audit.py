@@ -6,8 +6,7 @@ import getpass
 import time
 
 import pytest
-from support import build
-from support.observe import observe
+from support import build, rpc
 from support.stack import Stack
 from support.target import running
 
@@ -18,10 +17,12 @@ def test_a_session_leaves_its_trace(stack: Stack) -> None:
     """Attach, read and detach of one session are rows with a principal, a time, the names and the outcome."""
     before_ns = time.time_ns()
     with running(build.c_program("loop"), "--calls", 5) as target:
-        document = observe(stack, target, "work").document
+        session_id = stack.cli.attach(target.service, "work")["session_id"]
+        stack.cli.events(session_id)
+        stack.cli.stop(session_id)
     rows = stack.cli.query(
         "SELECT sequence, epoch_ns(time) AS time_ns, principal, address, action, service_name, function_name, session_id, "
-        f"decision, outcome FROM audit_log WHERE session_id = '{document['session_id']}' ORDER BY sequence"
+        f"decision, outcome FROM audit_log WHERE session_id = '{session_id}' ORDER BY sequence"
     )
     actions = [row["action"] for row in rows]
     assert "AttachUprobe" in actions[0]
@@ -33,7 +34,7 @@ def test_a_session_leaves_its_trace(stack: Stack) -> None:
         assert row["address"]
         assert (row["decision"], row["outcome"]) == ("allow", "ok")
         assert before_ns <= row["time_ns"] <= time.time_ns()
-    assert (rows[0]["service_name"], rows[0]["function_name"]) == (document["service_name"], "work")
+    assert (rows[0]["service_name"], rows[0]["function_name"]) == (target.service, "work")
     assert [row["sequence"] for row in rows] == sorted({row["sequence"] for row in rows})
 
 
@@ -58,10 +59,23 @@ def test_tables_of_the_seed(stack: Stack) -> None:
 
 
 def test_every_table_can_be_read(stack: Stack) -> None:
-    """All tables of the design answer db query."""
-    for table in (
+    """All tables of the design answer db query, those of both files in one statement."""
+    tables = (
         "debug_sessions", "debug_collectors", "debug_instances", "audit_log", "services", "agents", "schema_migrations",
         "uprobe_events",
-    ):  # fmt: skip
-        (row,) = stack.cli.query(f"SELECT count(*) AS rows FROM {table}")
-        assert row["rows"] >= 0
+    )  # fmt: skip
+    rows = stack.cli.query(" UNION ALL ".join(f"SELECT '{table}' AS name, count(*) AS rows FROM {table}" for table in tables))
+    assert sorted(row["name"] for row in rows) == sorted(tables)
+    assert next(row["rows"] for row in rows if row["name"] == "audit_log") > 0
+
+
+def test_a_client_without_a_name_is_known_by_its_address(stack: Stack) -> None:
+    """Who calls over gRPC without saying who they are is the address they call from, and never anonymous."""
+    with running(build.c_program("loop")) as target:
+        session_id = rpc.attach(stack.colony, target.service, "work").session_id
+        document = stack.cli.stop(session_id)
+    (row,) = stack.cli.query(
+        f"SELECT principal, address FROM audit_log WHERE session_id = '{session_id}' AND action = 'AttachUprobe'"
+    )
+    assert row["principal"].startswith("127.0.0.1:")
+    assert row["address"] == document["requested_by"] == row["principal"]

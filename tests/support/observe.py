@@ -70,11 +70,8 @@ def observe(
     assert target.finish() == exit_code
     assert ledger_faults(document["ledger"]) == []
     if events:
-        assert (
-            len({(event["collector_id"], event["sequence"]) for event in listed})
-            == len(listed)
-            == document["ledger"]["stored"]
-        )
+        identities = {(event["collector_id"], event["sequence"]) for event in listed}
+        assert len(identities) == len(listed) == document["ledger"]["stored"]
     return Observation(document=document, events=listed, truth=truth)
 
 
