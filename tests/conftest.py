@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import stack as stacks
+
+pytest.register_assert_rewrite("support")  # so that an assertion there says what was compared, too
+from support import stack as stacks  # noqa: E402
 
 _NEEDS_ROOT = ("kernel", "programs")
 _left_out = pytest.StashKey[list[str]]()
