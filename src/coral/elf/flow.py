@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from coral.elf import jumptables, outside
 from coral.elf.arch import Flow, Instruction, State, Value, ValueKind
@@ -115,6 +116,7 @@ class _Walk:
         self.came_from: dict[int, int] = {}
         self.leaving: dict[int, tuple[Vaddr, Destination]] = {}
         self.tables: set[int] = set()
+        self.table_targets: set[int] = set()
 
     def run(self) -> None:
         """Follows everything that can be followed."""
@@ -280,6 +282,7 @@ class _Walk:
         if not targets:
             self._fail(f"has a jump table that is not understood at {self._at(instruction.address)}")
         self.tables.add(instruction.address)
+        self.table_targets.update(targets)
         for target in targets:
             self._jump(instruction, target, state)
 
@@ -384,11 +387,23 @@ class _Walk:
             self._fail(f"cannot be followed at {where}: {destination.reason}")
         elif depth != 0 and instruction.flow is Flow.INDIRECT:
             self._fail(f"has an indirect jump at {where} whose targets are not known")
+        elif instruction.flow is Flow.INDIRECT and not destination.name and self._has_labels:
+            self._fail(f"has an indirect jump at {where} that may stay inside, since addresses inside of it are taken")
         elif depth != 0:
             self._fail(f"jumps out at {where} with a stack pointer that is {_depth_text(depth)}")
         elif instruction.flow is Flow.LOOP:
             self._fail(f"leaves by {instruction.mnemonic} at {where}, whose condition no probe can see")
         self.body.exits.append(Exit(instruction=instruction, to=destination.name))
+
+    @cached_property
+    def _has_labels(self) -> bool:
+        """Whether an address inside, of no known jump table, is taken, so that a jump through a pointer may go there."""
+        start = self.body.function.vaddr
+        return any(
+            taken != start and taken in self.rows and taken not in self.table_targets
+            for region in self.body.regions
+            for taken in self.program.references.taken_between(region.start, region.end)
+        )
 
     def _check_tables(self) -> None:
         """Where a jump may read another table than the one seen first, unreached exits must be sure to be noticed."""

@@ -7,9 +7,9 @@ reference too many, once in hundreds of megabytes, but none is missed, apart fro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,21 @@ class References:
             if any(self._has(segment, target, "<u4", range(4)) for segment in self._file.executable_segments):
                 return True
         return any(self._has(segment, target, "<u8", (0,)) for segment in data)
+
+    def taken_between(self, start: int, end: int) -> set[int]:
+        """Which addresses from ``start`` on and before ``end`` are computed by code or stored in data."""
+        leas = self._leas.targets
+        first, last = np.searchsorted(leas, (start, end))
+        found = {int(target) for target in leas[first:last]}
+        found.update(target for target in self._relocated if start <= target < end)
+        for segment in self._file.segments:
+            if self._file.pie and not segment.writable:
+                continue  # nothing is relocated there, and nothing else knows where it will lie
+            # Code that is not position independent has addresses as 32-bit operands, at any byte.
+            kind, shifts = ("<u4", range(4)) if segment.executable else ("<u8", range(1))
+            for values in self._words(segment, kind, shifts):
+                found.update(int(value) for value in values[(values >= start) & (values < end)])
+        return found
 
     def next_taken(self, vaddr: int) -> int | None:
         """The next address behind ``vaddr``, in code or data, that a rip-relative lea computes; None when there is none."""
@@ -119,16 +134,18 @@ class References:
         return _Sorted(to[order], behind[order])
 
     def _has(self, segment: Segment, value: int, kind: str, shifts: Iterable[int]) -> bool:
+        if value >= 1 << 8 * np.dtype(kind).itemsize:
+            return False
+        return any(bool((values == value).any()) for values in self._words(segment, kind, shifts))
+
+    def _words(self, segment: Segment, kind: str, shifts: Iterable[int]) -> Iterator[npt.NDArray[np.unsignedinteger[Any]]]:
+        """What a segment holds in aligned words of a kind, once for each number of bytes that they are shifted by."""
         data = self._bytes(segment)
         size = np.dtype(kind).itemsize
-        if value >= 1 << 8 * size:
-            return False
         start = -segment.vaddr % size
-        return any(
-            bool((np.frombuffer(data, kind, max(0, (len(data) - start - shift) // size), start + shift) == value).any())
-            for shift in shifts
-            if len(data) > start + shift
-        )
+        for shift in shifts:
+            if len(data) > start + shift:
+                yield np.frombuffer(data, kind, max(0, (len(data) - start - shift) // size), start + shift)
 
     def _bytes(self, segment: Segment) -> memoryview:
         return memoryview(self._file.data)[segment.file_offset : segment.file_offset + segment.file_size_bytes]

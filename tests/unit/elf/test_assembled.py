@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -424,3 +425,53 @@ def test_a_function_outside_of_the_code_is_refused(tmp_path: Path) -> None:
     """A symbol may claim to be a function and lie in data."""
     message = _refusal(tmp_path, ".data\n function f\n .quad 1\n end f")
     assert message == "f cannot be probed: it is not in a part of the file that is mapped executable."
+
+
+_DISPATCH = """
+    function f
+        xor %eax, %eax
+    1:  sub $1, %edi
+        jb 2f
+        movzbl (%rsi), %edx
+        inc %rsi
+        LOAD
+        jmp *%rdx
+    first:
+        add $1, %eax
+        jmp 1b
+    second:
+        add $2, %eax
+        jmp 1b
+    2:  ret
+    end f
+    .section .rodata
+    distances: .long 0, second - first
+    .section .data.rel.ro, "aw"
+    pointer: .quad addresses
+"""
+
+
+@pytest.mark.parametrize(
+    ("load", "table"),
+    [
+        ("lea distances(%rip), %r8\n movslq (%r8,%rdx,4), %rdx\n lea first(%rip), %r8\n add %r8, %rdx", ""),
+        ("mov pointer(%rip), %r8\n mov (%r8,%rdx,8), %rdx", "addresses: .quad first, second"),
+    ],
+    ids=["distances", "addresses"],
+)
+def test_a_computed_goto_is_not_taken_for_a_tail_call(tmp_path: Path, load: str, table: str) -> None:
+    """A jump through a pointer may stay inside a function that has labels whose addresses are taken: nothing is guessed."""
+    reason = _reason(tmp_path, _DISPATCH.replace("LOAD", load) + (table or "addresses: .quad 0") + "\n")
+    assert re.fullmatch(
+        r"f has an indirect jump at \+0x[0-9a-f]+ that may stay inside, since addresses inside of it are taken\.", reason
+    )
+
+
+def test_a_jump_through_a_pointer_is_a_tail_call_where_no_label_is_taken(tmp_path: Path) -> None:
+    """Without an address inside that such a jump could go to, it leaves."""
+    image = elf_images.assembly(tmp_path, "function f\n test %esi, %esi\n je 1f\n jmp *%rdi\n 1: ret\n end f")
+    assert _shape(elf_images.plan_of(image, "f")) == [
+        ("entry", "7402", -1, ""),
+        ("tail", "ffe7", -1, ""),
+        ("return", "c3", -1, ""),
+    ]

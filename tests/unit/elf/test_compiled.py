@@ -30,6 +30,7 @@ _FLAGS = [
     ("-O2", "-fno-omit-frame-pointer"),
     ("-O2", "-mcmodel=large", "-no-pie", "-fno-pie"),
     ("-O0", "-fcf-protection=full", "-no-pie"),
+    ("-O0", "-no-pie", "-fno-pie"),
 ]
 
 

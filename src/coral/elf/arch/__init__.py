@@ -78,6 +78,8 @@ class ValueKind(enum.IntEnum):
     """A 64-bit element of the table at ``number``."""
     SCALED = 6
     """``number`` times an index."""
+    PLACE = 7
+    """The address of a 64-bit element of the table at ``number``."""
 
 
 class Value(NamedTuple):

@@ -294,7 +294,22 @@ def _mov(raw: Any, operands: Any, written: tuple[int, ...]) -> _Effect | None:
         size = int(target.size)
         kind = ValueKind.POINTER if size == 8 else ValueKind.RAW_OFFSET
         return _Effect(written, lambda state, _: {number: _element(memory, state, size, kind)})
+    if source.type == cs.X86_OP_MEM and target.size == 8 and source.mem.base in _WIDE and not source.mem.disp:
+        place = _NUMBERS[source.mem.base]
+        return None if source.mem.segment else _Effect(written, lambda state, _: {number: _read(state[place])})
     return None
+
+
+def _read(place: Value | None) -> Value | None:
+    """What is in memory at a known place."""
+    return Value(ValueKind.POINTER, place.number) if place is not None and place.kind is ValueKind.PLACE else None
+
+
+def _shift(raw: Any, operands: Any, written: tuple[int, ...]) -> _Effect | None:
+    number = _register(operands[0])
+    if number < 0 or operands[1].type != cs.X86_OP_IMM or operands[1].imm != 3:
+        return None
+    return _Effect(written, lambda state, _: {number: Value(ValueKind.SCALED, 8)})
 
 
 def _sign_extend(raw: Any, operands: Any, written: tuple[int, ...]) -> _Effect | None:
@@ -345,11 +360,18 @@ def _add(raw: Any, operands: Any, written: tuple[int, ...]) -> _Effect | None:
         return None
     if operands[1].type == cs.X86_OP_IMM:
         amount = sign * int(operands[1].imm)
-        return _Effect(written, lambda state, _: {number: _moved(state[number], amount)})
+        return _Effect(written, lambda state, _: {number: _plus(state[number], amount)})
     other = _register(operands[1])
     if other < 0:
         return None
     return _Effect(written, lambda state, _: {number: _sum(state[number], state[other], sign)})
+
+
+def _plus(value: Value | None, amount: int) -> Value | None:
+    """A value plus a constant, which may be the address of a table that the value is a scaled index of."""
+    if value == Value(ValueKind.SCALED, 8) and amount > 0:
+        return Value(ValueKind.PLACE, amount)
+    return _moved(value, amount)
 
 
 def _sum(left: Value | None, right: Value | None, sign: int) -> Value | None:
@@ -399,4 +421,5 @@ _HANDLERS: dict[int, Callable[[Any, Any, tuple[int, ...]], _Effect | None]] = {
     cs.X86_INS_ADD: _add,
     cs.X86_INS_SUB: _add,
     cs.X86_INS_CMP: _compare,
+    cs.X86_INS_SHL: _shift,
 }
