@@ -27,13 +27,13 @@ def at_4000_per_second(seconds: float) -> Any:
     return running(build.c_program("loop"), "--calls", round(RATE * seconds), "--rate", RATE, "--exit", 9)
 
 
-def wait_for_stored(split: SplitStack, session_id: str, at_least: int) -> None:
-    """Waits until the session's ledger has so many stored events."""
+def wait_for_stored(split: SplitStack, session_id: str, at_least: int) -> int:
+    """Waits until the session's ledger has so many stored events; returns how many it has."""
     deadline = time.monotonic() + 10
     while True:
         (session,) = rpc.sessions(split.colony, session_id=session_id)
         if session.ledger.stored >= at_least:
-            return
+            return int(session.ledger.stored)
         assert time.monotonic() < deadline, session
         time.sleep(0.02)
 
@@ -74,8 +74,11 @@ def test_colony_killed_again_and_again(split: SplitStack) -> None:
     with at_4000_per_second(6) as target:
         session_id = split.cli.attach(target.service, "work")["session_id"]
         target.go()
-        for _ in range(5):
-            time.sleep(0.15)  # the life of a colony: it dies in the middle of its work
+        stored = 0
+        for life in range(5):
+            # Each life stores something, or the next could not store it again; then it dies, sooner or later after that.
+            stored = wait_for_stored(split, session_id, min(stored + 1, 6 * RATE))
+            time.sleep(0.04 * life)
             split.kill_colony()
             split.start_colony()
         assert target.line()["returned"] == 6 * RATE
