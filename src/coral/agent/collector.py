@@ -74,7 +74,9 @@ class Collector:
 
     Args:
         collector_id: Its id.
-        session_id: Of the session it belongs to; empty when it was started on the agent directly.
+        session_id: Of the session it belongs to; may be empty when it was started on the agent directly.
+        of_colony: Whether a colony started it, which then also ends it; one that was started on the agent directly is told
+            to no colony.
         agent_id: This host.
         spec: What was asked for.
         engine: The kernel layer.
@@ -88,6 +90,7 @@ class Collector:
         *,
         collector_id: str,
         session_id: str,
+        of_colony: bool,
         agent_id: str,
         spec: ProbeSpec,
         engine: Engine,
@@ -97,6 +100,7 @@ class Collector:
     ) -> None:
         self.collector_id = collector_id
         self.session_id = session_id
+        self.of_colony = of_colony
         self.agent_id = agent_id
         self.spec = spec
         self.slot = slot

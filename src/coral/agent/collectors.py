@@ -107,13 +107,14 @@ class Collectors:
             # What matters now is that nothing stays in any process when this one goes.
             await asyncio.shield(asyncio.to_thread(_close_links, list(self._by_slot.values())))
 
-    async def start(self, spec: ProbeSpec, *, session_id: str, actor: str) -> Collector:
+    async def start(self, spec: ProbeSpec, *, session_id: str, actor: str, of_colony: bool) -> Collector:
         """Starts a collector, or returns the one that this session has here already.
 
         Args:
             spec: What is asked for.
             session_id: Of the session it belongs to; empty for none.
             actor: Who asked, for the log.
+            of_colony: Whether a colony asked.
 
         Raises:
             NotFound: No instance of the service, or no such function in any of them.
@@ -129,7 +130,7 @@ class Collectors:
         task = self._starting.get(key)
         if task is None:
             # A task of its own, so that a caller who gives up does not leave half an attach behind.
-            task = self._tasks.create_task(self._outcome(spec, session_id, actor))
+            task = self._tasks.create_task(self._outcome(spec, session_id, actor, of_colony))
             self._starting[key] = task
             task.add_done_callback(lambda _: self._starting.pop(key, None))
         outcome = await asyncio.shield(task)
@@ -148,14 +149,14 @@ class Collectors:
         await collector.ended.wait()
         return collector
 
-    async def _outcome(self, spec: ProbeSpec, session_id: str, actor: str) -> Collector | CoralError:
+    async def _outcome(self, spec: ProbeSpec, session_id: str, actor: str, of_colony: bool) -> Collector | CoralError:
         try:
-            return await self._start(spec, session_id, actor)
+            return await self._start(spec, session_id, actor, of_colony)
         except CoralError as error:
             _log.info("attach refused", service=spec.service_name, function=spec.function_name, reason=str(error))
             return error
 
-    async def _start(self, spec: ProbeSpec, session_id: str, actor: str) -> Collector:
+    async def _start(self, spec: ProbeSpec, session_id: str, actor: str, of_colony: bool) -> Collector:
         accepted_boot_ns, accepted_wall_ns = boot_ns(), wall_ns()
         if len(self.running) + len(self._starting) > self._limit:
             raise ResourceExhausted(
@@ -168,6 +169,7 @@ class Collectors:
         collector = Collector(
             collector_id=str(ULID()),
             session_id=session_id,
+            of_colony=of_colony,
             agent_id=self.agent_id,
             spec=spec,
             engine=self._engine,

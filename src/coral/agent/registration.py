@@ -83,7 +83,7 @@ class Registration:
                 agent_id=self._collectors.agent_id,
                 epoch=epoch,
                 services=[convert.service_to(service) for service in self._processes.services],
-                collectors=[collector.collector_id for collector in self._collectors.running],
+                collectors=[collector.collector_id for collector in self._collectors.running if collector.of_colony],
             )
             response = await client.heartbeat(request, timeout_s=_CALL_S)
             if response.register_again:

@@ -11,6 +11,7 @@ from typing import Any
 from coral.agent.collector import Collector
 from coral.agent.collectors import Collectors
 from coral.agent.sdk_hint import answers
+from coral.client.channel import COLONY_KEY
 from coral.events import batch
 from coral.model.errors import InvalidArgument, NotFound
 from coral.model.probe import ProbeSpec
@@ -60,7 +61,12 @@ class DebugServicer(ebpf_pb2_grpc.DebugServiceServicer):
         check_name(request.actor, "actor", required=False)
         if spec.sdk_addr:
             await answers(spec.sdk_addr)
-        collector = await self._collectors.start(spec, session_id=request.session_id, actor=request.actor or context.peer())
+        collector = await self._collectors.start(
+            spec,
+            session_id=request.session_id,
+            actor=request.actor or context.peer(),
+            of_colony=any(key == COLONY_KEY for key, _ in context.invocation_metadata() or ()),
+        )
         return ebpf_pb2.StartUprobeCollectorResponse(
             collector_id=collector.collector_id,
             expires_at=convert.timestamp(collector.expires_at_ns),

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 
 import grpc
 
+from coral.client.channel import COLONY_KEY
 from coral.wire._generated.mesh.v1 import ebpf_pb2, ebpf_pb2_grpc
 from coral.wire.errors import from_rpc
 
@@ -21,9 +22,9 @@ class AgentClient:
     async def start(
         self, request: ebpf_pb2.StartUprobeCollectorRequest, *, timeout_s: float
     ) -> ebpf_pb2.StartUprobeCollectorResponse:
-        """Attaches a probe; the same session id again gives the same collector."""
+        """Attaches a probe for the colony; the same session id again gives the same collector."""
         try:
-            return await self._stub.StartUprobeCollector(request, timeout=timeout_s)
+            return await self._stub.StartUprobeCollector(request, timeout=timeout_s, metadata=((COLONY_KEY, "1"),))
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error, peer=self._peer) from None
 
