@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -447,3 +448,22 @@ def test_two_collectors_share_a_function(engine: Engine, tmp_path: Path) -> None
         for slot in (first, second):
             assert engine.counters(slot) == expected(entered=300, returned=300, emitted=300)
             assert int((events["slot"] == slot).sum()) == 300
+
+
+def test_a_slot_is_not_given_away_before_it_is_empty(engine: Engine) -> None:
+    """While one collector's members are being forgotten, the next one cannot have its slot, and lose its own by it."""
+    slot = engine.acquire_slot(ProbeConfig(), ProbeFilter())
+    for pid in range(100_000, 108_000):
+        engine.add_member(slot, pid)
+    releasing = threading.Thread(target=engine.release_slot, args=(slot,))
+    releasing.start()
+    taken = []
+    while slot not in taken:
+        if len(taken) > 32:
+            engine.release_slot(taken.pop(0))
+        taken.append(engine.acquire_slot(ProbeConfig(), ProbeFilter()))
+    number = engine.add_member(slot, 1)
+    releasing.join()
+    assert engine.member(slot, 1) == number
+    for each in taken:
+        engine.release_slot(each)

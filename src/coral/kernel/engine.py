@@ -92,6 +92,7 @@ class Engine:
         self._poll.register(self._control.fd, select.EPOLLIN)
         self._lock = threading.Lock()
         self._used: set[int] = set()
+        self._leaving: set[int] = set()
         self._next_instance = 1
 
     @property
@@ -127,12 +128,15 @@ class Engine:
     def release_slot(self, slot: int) -> None:
         """Gives a slot back, once all its attachments are detached; forgets its members and open calls."""
         with self._lock:
-            self._used.discard(slot)
-            self._set_active()
+            self._leaving.add(slot)
+            self._set_active()  # no child of a member is born into it any more
         for map_, name in ((self._members, "slot"), (self._calls, "slot")):
             for keys, _ in list(map_.batches()):
                 for key in keys[keys[name] == slot]:
                     map_.delete(key)
+        with self._lock:  # only now: what is forgotten above must not be the next collector's
+            self._leaving.discard(slot)
+            self._used.discard(slot)
 
     def add_member(self, slot: int, pid: int) -> int:
         """Makes a process count for a slot, and every process it forks from now on.
@@ -254,7 +258,7 @@ class Engine:
 
     def _set_active(self) -> None:
         bits = np.zeros(1, ACTIVE)
-        bits["slots"] = sum(1 << slot for slot in self._used)
+        bits["slots"] = sum(1 << slot for slot in self._used - self._leaving)
         self._active.put(0, bits)
 
 
