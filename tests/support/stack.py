@@ -35,7 +35,8 @@ class Daemon:
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [str(CORAL), *arguments],
+                # so that a run of the tests that is killed itself leaves no daemon behind
+                ["setpriv", "--pdeathsig", "TERM", str(CORAL), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
