@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import json
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import grpc
 import pytest
 from google.protobuf import duration_pb2
 from support import build, rpc
-from support.observe import counted
+from support.observe import counted, every_call_stored
 from support.stack import Stack
 from support.target import Target, running, unique_service
 from support.text import changed_text
@@ -355,6 +358,43 @@ def test_sdk_that_hangs(stack: Stack) -> None:
         assert target.run()["wrong"] == 0
         for session_id in (response.session_id, other.session_id):
             assert stack.cli.stop(session_id)["ledger"]["stored"] == 40
+
+
+@contextmanager
+def lying_sdk(**facts: Any) -> Iterator[str]:
+    """The address of a server that says ``facts`` to whoever connects, as JSON in an HTTP answer."""
+    body = json.dumps(facts).encode()
+
+    class Liar(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            with suppress(ConnectionError):
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Liar) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+
+
+def test_sdk_that_lies(stack: Stack) -> None:
+    """What answers at an sdk_addr is not believed: its pid and offset change nothing, the agent resolves by itself."""
+    with (
+        running(build.c_program("recursion"), "--depth", 3) as other,
+        running(build.c_program("loop"), "--calls", 40) as target,
+        lying_sdk(pid=other.pid, function="work", offset=64) as address,
+    ):
+        session_id = rpc.attach(stack.colony, target.service, "work", sdk_addr=address).session_id
+        assert changed_text(other.pid) == []
+        (session,) = rpc.sessions(stack.colony, session_id=session_id)
+        (instance,) = session.collectors[0].instances
+        assert (instance.pid, instance.status) == (target.pid, "attached")
+        offsets = sorted(int(change.rpartition("+")[2], 16) for change in changed_text(target.pid))
+        assert offsets == sorted(site.offset for site in instance.sites)
+        assert target.run()["wrong"] == 0
+        document = stack.cli.stop(session_id)
+    assert counted(document["ledger"]) == every_call_stored(40)
 
 
 def test_coral_is_never_instrumented(stack: Stack) -> None:

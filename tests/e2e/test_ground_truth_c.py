@@ -33,6 +33,7 @@ pytestmark = pytest.mark.kernel
         pytest.param(("-O0", "-fcf-protection=full"), id="O0-endbr64"),
         pytest.param(("-O3", "-fno-omit-frame-pointer"), id="frame-pointer"),
         pytest.param(("-Os", "-Wl,-z,noseparate-code"), id="text-shares-a-page-with-headers"),
+        pytest.param(("-O2", "-Wl,-Ttext=0x900000"), id="text-far-from-where-it-is-in-the-file"),
         pytest.param(("-rdynamic", "-s"), id="stripped-with-dynsym"),
     ],
 )

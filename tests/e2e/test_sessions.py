@@ -14,6 +14,8 @@ from support.stack import Stack
 from support.target import running, unique_service
 from support.text import changed_text, wait_until_restored
 
+from coral.wire._generated.mesh.v1 import ebpf_pb2
+
 pytestmark = pytest.mark.kernel
 
 
@@ -126,6 +128,43 @@ def test_min_duration(stack: Stack) -> None:
     assert surely <= ledger["stored"] <= possibly
     assert ledger["stored"] + ledger["filtered"] == 30
     assert all(event["duration_ns"] >= limit_ns and event["event_type"] == "return" for event in seen.events)
+
+
+def test_max_duration(stack: Stack) -> None:
+    """With --max-duration exactly the calls that took no longer are stored."""
+    with running(build.c_program("loop"), "--calls", 0, "--slow", 30, "--slow-max-ms", 30) as target:
+        seen = observe(stack, target, "slow", "--max-duration", "15ms")
+    limit_ns = 15_000_000
+    surely = sum(timing["outer_ns"] <= limit_ns for timing in seen.truth["slow"])
+    possibly = sum(timing["inner_ns"] <= limit_ns for timing in seen.truth["slow"])
+    ledger = seen.ledger
+    assert (ledger["entered"], ledger["returned"], ledger["stored"] + ledger["filtered"]) == (30, 30, 30)
+    assert surely <= ledger["stored"] <= possibly
+    assert all(event["duration_ns"] <= limit_ns for event in seen.events)
+
+
+def test_max_events_per_second(stack: Stack) -> None:
+    """With 100 events per second no more are stored, and the other calls are counted as rate limited."""
+    limit = ebpf_pb2.UprobeFilter(max_events_per_second=100)
+    with running(build.c_program("loop"), "--calls", 2000, "--rate", 2000) as target:
+        session_id = rpc.attach(stack.colony, target.service, "work", filter=limit).session_id
+        truth = target.run()
+        ledger = stack.cli.stop(session_id)["ledger"]
+        assert target.finish() == 0
+    assert ledger_faults(ledger) == []
+    assert (ledger["returned"], ledger["stored"] + ledger["rate_limited"]) == (2000, 2000)
+    worked_s = (truth["wall_to_ns"] - truth["wall_from_ns"]) / 1e9
+    assert 10 <= ledger["stored"] <= 100 * (worked_s + 0.1) + 2  # a tenth of a second may be used ahead
+
+
+@pytest.mark.parametrize("field", ["capture_args", "capture_return"])
+def test_capture_is_not_passed_over(stack: Stack, field: str) -> None:
+    """What is asked for and not done is said: a warning in the answer."""
+    with running(build.c_program("loop")) as target:
+        response = rpc.attach(stack.colony, target.service, "work", config=ebpf_pb2.UprobeConfig(**{field: True}))
+        stack.cli.stop(response.session_id)
+    assert response.success
+    assert "does not capture arguments or return values" in response.error
 
 
 def test_filtered_calls_leave_no_entries(stack: Stack) -> None:
