@@ -190,7 +190,9 @@ class ColonyClient:
     def _error(self, error: grpc.aio.AioRpcError) -> CoralError:
         mapped = from_rpc(error, peer=self._peer)
         if isinstance(mapped, Unavailable) and mapped.message.startswith(self._peer):
-            cause = mapped.message.rsplit(": ", 1)[-1]  # grpc puts what it tried before it: addresses, "last error"
+            cause = mapped.message.rsplit(": ", 1)[-1].replace(
+                "]", ""
+            )  # grpc puts what it tried before it: addresses, "last error"
             return Unavailable(
                 f"{self._peer} cannot be reached: {cause}", hint="Start one with `coral dev`, or give --colony HOST:PORT."
             )

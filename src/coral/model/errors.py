@@ -9,6 +9,7 @@ CoralError
 ├── Unavailable          the other side cannot be reached now
 ├── DeadlineExceeded     it did not answer in time
 ├── Unauthenticated, PermissionDenied
+├── Unimplemented        the server has no such method
 └── Internal             a defect of Coral, or of something below it
 """
 
@@ -90,6 +91,12 @@ class PermissionDenied(CoralError):
     """Known, but not allowed."""
 
     code = "PERMISSION_DENIED"
+
+
+class Unimplemented(CoralError):
+    """The server has no such method: it is of another kind, or of another version."""
+
+    code = "UNIMPLEMENTED"
 
 
 class Internal(CoralError):

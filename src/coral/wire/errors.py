@@ -9,7 +9,7 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from coral.model.errors import CoralError, DeadlineExceeded, Unavailable, error_for
+from coral.model.errors import CoralError, DeadlineExceeded, Unavailable, Unimplemented, error_for
 
 DOMAIN = "coral"
 _HINT = "hint"
@@ -52,6 +52,8 @@ def from_rpc(error: grpc.aio.AioRpcError, *, peer: str) -> CoralError:
         return Unavailable(f"{peer} cannot be reached: {text}.", hint="Is it running, and is the address right?")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(f"{peer} did not answer in time.", hint="Try again; look at its log if it stays so.")
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return Unimplemented(f"{peer} does not know this call: {text}", hint="Is that the address of the right server?")
     return error_for(code.name)(text or code.name)
 
 

@@ -7,8 +7,10 @@ deserialized here rather than by grpc, because grpc reports bytes that are no me
 
 from __future__ import annotations
 
+import errno
 import inspect
 import ipaddress
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -18,7 +20,8 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from coral.model.errors import CoralError, FailedPrecondition, Internal, InvalidArgument, Unavailable
+from coral.model.errors import CoralError, FailedPrecondition, Internal, InvalidArgument, Unavailable, Unimplemented
+from coral.model.text import printable
 from coral.wire.errors import abort
 
 MAX_MESSAGE_BYTES = 16 << 20
@@ -36,14 +39,23 @@ _log = structlog.get_logger(__name__)
 
 
 class Errors(grpc.aio.ServerInterceptor):
-    """Deserializes requests and maps what handlers raise: CoralError to its status, the rest to INTERNAL and the log."""
+    """Deserializes requests and maps what handlers raise: CoralError to its status, the rest to INTERNAL and the log.
+
+    Args:
+        services: Full names of what the server serves, for who asks for something else; may be filled in later.
+    """
+
+    def __init__(self, services: Sequence[str] = ()) -> None:
+        self._services = services
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
         """Wraps the handler that ``continuation`` finds."""
         handler = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming or handler.request_deserializer is None:
+        if handler is None:
+            return grpc.unary_unary_rpc_method_handler(self._unknown(handler_call_details.method))
+        if handler.request_streaming or handler.request_deserializer is None:
             return handler
         method = handler_call_details.method
 
@@ -74,6 +86,18 @@ class Errors(grpc.aio.ServerInterceptor):
             return handler
         return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
 
+    def _unknown(self, method: str) -> Callable[[bytes, Any], Awaitable[Any]]:
+        async def refuse(_raw: bytes, context: Any) -> Any:
+            await abort(
+                context,
+                Unimplemented(
+                    f"There is no method {printable(method)} here: this server has {', '.join(self._services)}.",
+                    hint="Is that the address of the right server? Colony and agent listen on different ports.",
+                ),
+            )
+
+        return refuse
+
     async def _abort(self, context: Any, method: str, error: Exception) -> None:
         if isinstance(error, grpc.aio.AbortError | grpc.RpcError):
             raise error
@@ -99,9 +123,9 @@ class Server:
     """A gRPC server of one daemon, with health and reflection."""
 
     def __init__(self) -> None:
-        self.grpc = grpc.aio.server(interceptors=(Errors(),), options=list(OPTIONS))
-        self._health = health.aio.HealthServicer()
         self._names: list[str] = []
+        self.grpc = grpc.aio.server(interceptors=(Errors(self._names),), options=list(OPTIONS))
+        self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
 
     async def start(self, listen: str, *, services: Sequence[str], flag: str) -> str:
@@ -119,12 +143,14 @@ class Server:
             Unavailable: The port is taken or may not be bound.
         """
         host, _ = split_address(listen)
-        self._names = [*services, health.SERVICE_NAME]
+        self._names[:] = [*services, health.SERVICE_NAME]
         reflection.enable_server_reflection([*self._names, reflection.SERVICE_NAME], self.grpc)
         try:
             port = self.grpc.add_insecure_port(listen)
         except RuntimeError:
-            raise Unavailable(f"Cannot listen on {listen}: the port is taken.", hint=f"Choose another with {flag}.") from None
+            raise Unavailable(
+                f"Cannot listen on {listen}: {_why_not(listen)}.", hint=f"Choose another with {flag}."
+            ) from None
         await self.grpc.start()
         for name in ("", *self._names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -134,6 +160,20 @@ class Server:
         """Says so in the health service, lets running calls finish for ``grace_s``, then ends them."""
         await self._health.enter_graceful_shutdown()
         await self.grpc.stop(grace_s)
+
+
+def _why_not(listen: str) -> str:
+    """Why an address cannot be listened on, in words: grpc does not say."""
+    host, port = split_address(listen)
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()
+    except OSError as error:
+        return "the port is taken" if error.errno == errno.EADDRINUSE else str(error.strerror or error)
+    return "it was taken a moment ago"
 
 
 def require_loopback(address: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from coral.model.errors import CoralError, FailedPrecondition, Internal, InvalidArgument, NotFound, Unavailable
+from coral.model.errors import CoralError, FailedPrecondition, Internal, InvalidArgument, NotFound, Unavailable, Unimplemented
 from coral.wire._generated.mesh.v1 import ebpf_pb2, ebpf_pb2_grpc
 from coral.wire.errors import from_rpc
 from coral.wire.server import Server, require_loopback
@@ -97,6 +97,22 @@ def test_bytes_that_are_no_message_are_an_invalid_argument() -> None:
     assert "no message of" in error.message
 
 
+def test_a_method_that_is_not_there_names_those_that_are() -> None:
+    """Whoever asks the wrong server learns which one it is."""
+
+    async def scenario() -> list[CoralError]:
+        async with running() as (_, channel):
+            path = "/coral.colony.v1.DebugService/AttachUprobe"
+            stream = channel.unary_stream(path)(b"")
+            return [await failure(channel.unary_unary(path)(b"\xff")), await failure(stream.read())]
+
+    for error in asyncio.run(scenario()):
+        assert type(error) is Unimplemented
+        assert "no method /coral.colony.v1.DebugService/AttachUprobe here" in error.message
+        assert f"this server has {SERVICE}, grpc.health.v1.Health." in error.message
+        assert "right server" in error.hint
+
+
 def test_a_stream_can_fail_after_its_first_message() -> None:
     """What was sent before arrives, then the error."""
 
@@ -136,6 +152,16 @@ def test_a_taken_port_names_the_flag() -> None:
             await Server().start(address, services=[], flag="--colony-port")
 
     with pytest.raises(Unavailable, match=r"the port is taken\. Choose another with --colony-port"):
+        asyncio.run(scenario())
+
+
+def test_an_address_of_another_host_is_not_called_taken() -> None:
+    """Why an address cannot be had is the system's reason, not a guess."""
+
+    async def scenario() -> None:
+        await Server().start("192.0.2.1:1", services=[], flag="--listen")
+
+    with pytest.raises(Unavailable, match=r"192\.0\.2\.1:1: Cannot assign requested address\."):
         asyncio.run(scenario())
 
 
