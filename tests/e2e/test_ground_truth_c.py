@@ -118,9 +118,10 @@ def test_signals(stack: Stack) -> None:
     assert ledger["orphan_returns"] == 0
 
 
-def test_children_from_their_first_call(stack: Stack) -> None:
+@pytest.mark.parametrize("flags", [(), ("-DNOP5",)], ids=["plain", "nop5"])
+def test_children_from_their_first_call(stack: Stack, flags: tuple[str, ...]) -> None:
     """Processes forked after the attach are counted from their first call, under their own pid, and their text is clean."""
-    with running(build.c_program("forks"), "--children", 40, "--calls", 50) as target:
+    with running(build.c_program("forks", *flags), "--children", 40, "--calls", 50) as target:
         seen = observe(stack, target, "work")
     assert counted(seen.ledger) == every_call_stored(2050)
     by_pid = {pid: sum(event["pid"] == pid for event in seen.events) for pid in {event["pid"] for event in seen.events}}

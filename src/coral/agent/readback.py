@@ -11,15 +11,12 @@ from coral.procfs.maps import Mapping, address_of, read_maps
 from coral.procfs.memory import read_memory
 
 _INT3 = 0xCC
-_CALL = 0xE8
-_NOP5_BYTES = 5
 
 
 def breakpoints(pid: int, key: ImageKey, sites: Sequence[Site]) -> list[Site]:
     """The sites that do not carry a breakpoint in a process.
 
-    Blocking. A 5-byte nop may hold a call instead of int3: newer kernels replace the trap by one (Linux 6.18, "optimized
-    uprobes" on nop5).
+    Blocking.
 
     Raises:
         ProcessGone: The process ended.
@@ -27,8 +24,7 @@ def breakpoints(pid: int, key: ImageKey, sites: Sequence[Site]) -> list[Site]:
     missing = []
     for site, address in _addresses(pid, key, sites):
         first = read_memory(pid, address, 1)[0] if address is not None else 0
-        optimized = first == _CALL and len(site.original) == _NOP5_BYTES
-        if first != _INT3 and not optimized:
+        if first != _INT3:
             missing.append(site)
     return missing
 

@@ -387,7 +387,7 @@ class _Walk:
             self._fail(f"cannot be followed at {where}: {destination.reason}")
         elif depth != 0 and instruction.flow is Flow.INDIRECT:
             self._fail(f"has an indirect jump at {where} whose targets are not known")
-        elif instruction.flow is Flow.INDIRECT and not destination.name and self._has_labels:
+        elif _through_pointer(instruction, destination) and self._has_labels:
             self._fail(f"has an indirect jump at {where} that may stay inside, since addresses inside of it are taken")
         elif depth != 0:
             self._fail(f"jumps out at {where} with a stack pointer that is {_depth_text(depth)}")
@@ -450,6 +450,13 @@ class _Walk:
             and not self.program.never_returns(target)
             and not self.program.resumes_unwinding(target)
         )
+
+
+def _through_pointer(instruction: Instruction, destination: Destination) -> bool:
+    """Whether a jump out may lead anywhere: an indirect one, or one to the thunk that stands for it (retpolines)."""
+    if instruction.flow is Flow.INDIRECT:
+        return not destination.name
+    return destination.name.startswith(("__x86_indirect_thunk", "__llvm_retpoline"))
 
 
 def _join(one: State, other: State) -> State:

@@ -85,6 +85,12 @@ def test_the_push_is_preferred_to_endbr64(tmp_path: Path) -> None:
     assert _shape(elf_images.plan_of(image, "f")) == [("entry", "53", -1, ""), ("return", "c3", -1, "")]
 
 
+def test_a_nop_of_five_bytes_is_passed_over(tmp_path: Path) -> None:
+    """What -mfentry leaves for tracers is no place for a probe; what follows is."""
+    image = elf_images.assembly(tmp_path, "function f\n .byte 0x0f,0x1f,0x44,0,0\n mov %edi, %eax\n ret\n end f")
+    assert _shape(elf_images.plan_of(image, "f"))[0] == ("entry", "89f8", -1, "")
+
+
 def test_the_entry_precedes_the_first_write_to_an_argument(tmp_path: Path) -> None:
     """A push behind ``mov %esi,%edi`` is too late: the first argument is gone."""
     image = elf_images.assembly(tmp_path, "function f\n xor %eax, %eax\n mov %esi, %edi\n push %rbx\n pop %rbx\n ret\n end f")
@@ -428,6 +434,9 @@ def test_a_function_outside_of_the_code_is_refused(tmp_path: Path) -> None:
 
 
 _DISPATCH = """
+    function __x86_indirect_thunk_rdx
+        jmp *%rdx
+    end __x86_indirect_thunk_rdx
     function f
         xor %eax, %eax
     1:  sub $1, %edi
@@ -456,8 +465,9 @@ _DISPATCH = """
     [
         ("lea distances(%rip), %r8\n movslq (%r8,%rdx,4), %rdx\n lea first(%rip), %r8\n add %r8, %rdx", ""),
         ("mov pointer(%rip), %r8\n mov (%r8,%rdx,8), %rdx", "addresses: .quad first, second"),
+        ("mov pointer(%rip), %r8\n mov (%r8,%rdx,8), %rdx\n jmp __x86_indirect_thunk_rdx", "addresses: .quad first, second"),
     ],
-    ids=["distances", "addresses"],
+    ids=["distances", "addresses", "retpoline"],
 )
 def test_a_computed_goto_is_not_taken_for_a_tail_call(tmp_path: Path, load: str, table: str) -> None:
     """A jump through a pointer may stay inside a function that has labels whose addresses are taken: nothing is guessed."""

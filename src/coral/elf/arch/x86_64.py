@@ -32,6 +32,10 @@ _REFUSED_OPCODES = frozenset(
 # good_2byte_insns of the same file, inverted.
 _REFUSED_OPCODES_0F = frozenset(bytes.fromhex("0001 0506070809 0b 30343537 7879 ae"))
 
+# Linux 6.18 replaces the trap on a nop of this length, once hit, by a call to a page that it maps for the purpose. That page
+# is not copied on fork (VM_DONTCOPY in create_uprobe_trampoline of the same file) while the call is: seen to kill children.
+_OPTIMIZED_BYTES = 5
+
 _decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
 
 
@@ -107,6 +111,10 @@ def _flow(code: bytes, address: int) -> tuple[Flow, Vaddr | None, int]:
     return Flow.NEXT, None, -1
 
 
+def _is_nop(shape: _Shape) -> bool:
+    return (shape.map == 0 and shape.opcode == 0x90 and not shape.rex & 1) or (shape.map == 0x0F and shape.opcode == 0x1F)
+
+
 class X8664:
     """The ``Architecture`` of x86-64 with the System V and the Go register calling conventions."""
 
@@ -152,7 +160,10 @@ class X8664:
         return values.writes_arguments(instruction, go=go)
 
     def refusal(self, instruction: Instruction) -> str:
-        """See ``Architecture``; the rules are ``uprobe_init_insn`` and ``branch_setup_xol_ops`` of the kernel file above."""
+        """See ``Architecture``; the rules are ``uprobe_init_insn`` and ``branch_setup_xol_ops`` of the kernel file above.
+
+        A nop of 5 bytes is accepted there, but not here: see ``_OPTIMIZED_BYTES``.
+        """
         shape = _shape(instruction.code)
         for prefix in shape.prefixes:
             if prefix in _REFUSED_PREFIXES:
@@ -163,6 +174,8 @@ class X8664:
         branches = instruction.flow in (Flow.CALL, Flow.JUMP, Flow.BRANCH) and instruction.target is not None
         if refused or (branches and 0x66 in shape.prefixes) or instruction.flow is Flow.FOREIGN:
             return f"the kernel refuses probes on {instruction.mnemonic} ({instruction.code.hex()})"
+        if _is_nop(shape) and len(instruction.code) == _OPTIMIZED_BYTES:
+            return "the kernel may turn a probe on a nop of 5 bytes into a call that forked children cannot make"
         return ""
 
     def emulated(self, instruction: Instruction) -> bool:
@@ -174,9 +187,7 @@ class X8664:
             return not shape.prefixes and shape.rex in (0, 0x41)
         if instruction.flow in (Flow.CALL, Flow.JUMP, Flow.BRANCH):
             return instruction.target is not None
-        return (shape.map == 0 and shape.opcode == 0x90 and not shape.rex & 1) or (
-            shape.map == 0x0F and shape.opcode == 0x1F and not shape.prefixes
-        )
+        return _is_nop(shape) and not (shape.map and shape.prefixes)
 
     def is_padding(self, instruction: Instruction) -> bool:
         """See ``Architecture``."""

@@ -10,10 +10,17 @@ struct counters {
 };
 static struct counters *counters;
 
+#ifdef NOP5
+/* As -pg -mfentry -mnop-mcount begins every function: with a nop of 5 bytes. */
+int work(int x);
+__asm__(".globl work\n.type work, @function\n"
+        "work: .byte 0x0f, 0x1f, 0x44, 0, 0\n  lea 1(%rdi,%rdi,2), %eax\n  ret\n.size work, .-work\n");
+#else
 PROBED int work(int x)
 {
     return x * 3 + 1;
 }
+#endif
 
 PROBED int split(void)
 {
