@@ -37,7 +37,7 @@ def session_document(session: debug_pb2.DebugSession, results: debug_pb2.GetDebu
         "started_at": _time(session, "started_at"),
         "expires_at": _time(session, "expires_at"),
         "ended_at": _time(session, "ended_at"),
-        "statistics": _statistics(results.statistics),
+        "statistics": _statistics(results.statistics, session.ledger),
         "ledger": ledger_document(session.ledger),
         "slowest": [event_document(outlier.event, session.session_id) for outlier in results.slow_outliers],
         "collectors": [_collector(collector) for collector in session.collectors],
@@ -148,9 +148,14 @@ def _service(name: str, entries: Sequence[registry_pb2.ServiceInfo]) -> Document
     }
 
 
-def _statistics(statistics: debug_pb2.DebugStatistics) -> Document:
+def completed_calls(ledger: ebpf_pb2.Ledger) -> int:
+    """How many calls completed: what the colony counts too, but as of this ledger, which may be a moment older."""
+    return ledger.returned + ledger.unseen
+
+
+def _statistics(statistics: debug_pb2.DebugStatistics, ledger: ebpf_pb2.Ledger) -> Document:
     return {
-        "calls": statistics.total_calls,
+        "calls": completed_calls(ledger),
         "errors": statistics.errors,
         "calls_per_second": statistics.calls_per_second,
         "duration_ns": {

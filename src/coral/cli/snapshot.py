@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from coral.cli.documents import completed_calls
 from coral.model.ledger import Ledger
 from coral.wire._generated.colony.v1 import debug_pb2
 from coral.wire._generated.mesh.v1 import ebpf_pb2
@@ -143,7 +144,7 @@ def snapshot_of(
         instances=len(probed),
         hosts=len(set(probed)),
         notes=tuple(_notes(session)),
-        calls=statistics.total_calls,
+        calls=completed_calls(session.ledger),
         calls_per_second=statistics.calls_per_second if calls_per_second is None else calls_per_second,
         p50_ns=duration_ns(statistics.duration_p50),
         p95_ns=duration_ns(statistics.duration_p95),

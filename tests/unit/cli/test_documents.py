@@ -123,6 +123,14 @@ def test_counters_that_are_not_known_are_null() -> None:
     assert [document[name] for name in ("entered", "open", "no_return", "too_deep")] == [5, None, None, None]
 
 
+def test_calls_and_ledger_are_of_one_moment() -> None:
+    """Of a session that runs, the results are read a moment after its ledger; the document still does not contradict itself."""
+    session = debug_pb2.DebugSession(session_id="S1", ledger=ebpf_pb2.Ledger(entered=12, returned=10, unseen=2))
+    results = debug_pb2.GetDebugResultsResponse(statistics=debug_pb2.DebugStatistics(total_calls=15))
+    document = session_document(session, results)
+    assert (document["statistics"]["calls"], document["ledger"]["returned"], document["ledger"]["unseen"]) == (12, 10, 2)
+
+
 def test_a_session() -> None:
     """The whole session document."""
     instance = ebpf_pb2.Instance(
