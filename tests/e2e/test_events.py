@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -198,16 +199,19 @@ def test_closed_pipe_is_quiet(stack: Stack, seen: Observation) -> None:
 
 def test_query_while_it_runs(stack: Stack) -> None:
     """A session that is active answers with what it has so far, without waiting for any tick."""
-    with running(build.c_program("loop"), "--calls", 4000, "--rate", 1000) as target:
+    with running(build.c_program("loop"), "--calls", 5000, "--rate", 1000) as target:
         session_id = stack.cli.attach(target.service, "work")["session_id"]
         target.go()
         deadline = time.monotonic() + 10
-        while stack.cli.session(session_id)["ledger"]["stored"] < 100:
+        while rpc.sessions(stack.colony, session_id=session_id)[0].ledger.stored < 100:
             assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert select.select([target.process.stdout], [], [], 0)[0] == [], "nothing was stored before the program was done"
         document = stack.cli.session(session_id)
         assert document["status"] == "active"
         assert document["ledger"]["balanced"] is None
-        assert 0 < len(stack.cli.events(session_id)) <= 4000
+        assert 100 <= document["statistics"]["calls"] <= 5000
+        assert 100 <= len(stack.cli.events(session_id)) <= 5000
         assert datetime.now(UTC) < datetime.fromisoformat(document["expires_at"])
-        assert target.line()["returned"] == 4000
-        assert stack.cli.stop(session_id)["ledger"]["stored"] == 4000
+        assert target.line()["returned"] == 5000
+        assert stack.cli.stop(session_id)["ledger"]["stored"] == 5000
