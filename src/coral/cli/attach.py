@@ -15,7 +15,7 @@ from coral.cli.event_lines import event_line
 from coral.cli.interrupt import Interrupt
 from coral.cli.live import LivePicture, print_picture
 from coral.cli.options import Globals
-from coral.cli.output import emit, emit_document, emit_line, flush, narrate
+from coral.cli.output import Unwritable, emit, emit_document, emit_line, flush, narrate
 from coral.cli.picture import summary
 from coral.cli.snapshot import Rate, has_ended, has_lost_calls, is_settled, snapshot_of
 from coral.cli.times import local_clock
@@ -53,6 +53,7 @@ async def run_attach(options: Globals, request: debug_pb2.AttachUprobeRequest, *
     Raises:
         CoralError: It was refused, or the colony could not be reached any more.
         BrokenPipeError: Nobody reads stdout any more; the session was ended.
+        Unwritable: What was seen cannot be written; likewise.
     """
     async with ColonyClient(options.address) as colony:
         interrupt = Interrupt()
@@ -67,7 +68,7 @@ async def run_attach(options: Globals, request: debug_pb2.AttachUprobeRequest, *
         show = watch.follow if follow else watch.live if watch.on_terminal else watch.progress
         try:
             interrupted = await _until_interrupted(show, interrupt)
-        except BrokenPipeError:
+        except (BrokenPipeError, Unwritable):
             await colony.detach(response.session_id)
             raise
         if interrupted:

@@ -53,6 +53,8 @@ def run(arguments: Sequence[str], *, commands: Mapping[str, tuple[str, str]], gr
     Returns:
         The exit code.
     """
+    if sys.stdout is None:  # closed by who started this: nobody reads
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (for as long as the process lives)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name must not end the command
     # grpc's core writes to stderr by itself, also of connections that are about to be tried again. It reads this when it is
@@ -72,6 +74,10 @@ def run(arguments: Sequence[str], *, commands: Mapping[str, tuple[str, str]], gr
     except BrokenPipeError:
         discard()  # who reads has seen enough
         code = OK
+    except OSError as error:
+        discard()
+        what = f"{printable(str(error.filename))}: " if error.filename else ""
+        code = _report(CoralError(f"{what}{error.strerror or error}."), options.form)
     except (KeyboardInterrupt, click.Abort):
         code = INTERRUPTED
     return code

@@ -10,8 +10,12 @@ from typing import Any
 
 import click
 
-from coral.model.errors import CoralError
+from coral.model.errors import FailedPrecondition
 from coral.model.text import printable
+
+
+class Unwritable(FailedPrecondition):
+    """What was asked for cannot be written to stdout."""
 
 
 def emit(text: str) -> None:
@@ -19,7 +23,7 @@ def emit(text: str) -> None:
 
     Raises:
         BrokenPipeError: Nobody reads any more.
-        CoralError: It cannot be written, for example because the disk is full.
+        Unwritable: It cannot be written, for example because the disk is full.
     """
     try:
         sys.stdout.write(text)
@@ -55,8 +59,8 @@ def narrate(text: str) -> None:
     click.echo("\n".join(printable(line) for line in text.splitlines()), err=True)
 
 
-def _unwritable(error: OSError) -> OSError | CoralError:
+def _unwritable(error: OSError) -> OSError | Unwritable:
     if isinstance(error, BrokenPipeError):
         return error
     discard()
-    return CoralError(f"The result cannot be written: {error.strerror}.", hint="Is the disk full?")
+    return Unwritable(f"The result cannot be written: {error.strerror}.", hint="Is the disk full?")

@@ -117,8 +117,48 @@ def test_a_full_disk_is_an_error() -> None:
         _, err = await process.communicate()
         assert process.returncode == 1
         assert err.splitlines()[-1].startswith(
-            b'{"error": {"code": "UNKNOWN", "message": "The result cannot be written: No space'
+            b'{"error": {"code": "FAILED_PRECONDITION", "message": "The result cannot be written: No space'
         )
+
+    within_a_minute(test)
+
+
+def test_a_full_disk_ends_what_is_followed() -> None:
+    """Calls that cannot be written are not watched any longer: the session is ended, exit 1 with the reason."""
+
+    async def test(colony: SyntheticColony) -> None:
+        full = os.open("/dev/full", os.O_WRONLY)
+        process = await attach(colony, "--follow", "-o", "jsonl", stdout=full)
+        os.close(full)
+        _, err = await process.communicate()
+        assert process.returncode == 1
+        assert b"The result cannot be written: No space" in err.splitlines()[-1]
+        assert [session.status for session in colony.sessions.values()] == ["detached"]
+
+    within_a_minute(test)
+
+
+def test_a_closed_stdout_is_quiet() -> None:
+    """Whoever starts a command without a stdout does not want its output; it does its work and exits as always."""
+
+    async def test(colony: SyntheticColony) -> None:
+        line = f"exec {sys.executable} -m coral --colony {colony.address} debug attach checkout -f f -d 1s {{}} >&-"
+        for options in ("-o json", "--follow", ""):
+            process = await asyncio.create_subprocess_shell(line.format(options), stderr=PIPE)
+            _, err = await process.communicate()
+            assert (process.returncode, b"Traceback" in err) == (0, False), err
+
+    within_a_minute(test)
+
+
+def test_a_help_page_that_cannot_be_written() -> None:
+    """It too is a sentence and exit 1."""
+
+    async def test(colony: SyntheticColony) -> None:
+        line = f"exec {sys.executable} -m coral --help >/dev/full"
+        process = await asyncio.create_subprocess_shell(line, stderr=PIPE)
+        _, err = await process.communicate()
+        assert (process.returncode, err) == (1, b"Error: No space left on device.\n")
 
     within_a_minute(test)
 
