@@ -29,7 +29,8 @@ from coral.procfs.service import ServiceRule
 from coral.procfs.table import ProcessTable
 from coral.telemetry.lifecycle import announce_ready, stop_event
 from coral.wire._generated.mesh.v1 import ebpf_pb2_grpc
-from coral.wire.server import Server, require_loopback
+from coral.wire.address import require_loopback
+from coral.wire.server import Server
 
 _SERVICE = "coral.mesh.v1.DebugService"
 _STOP_S = 0.2

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from coral.model.text import printable
-from coral.wire.server import MAX_MESSAGE_BYTES, split_address
+from coral.wire.address import MAX_MESSAGE_BYTES, split_address
 
 ACTOR_KEY = "coral-actor"
 """Metadata key that says who calls, as far as the caller itself knows."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
-import pyarrow as pa
 
 from coral.client.channel import ACTOR_KEY, actor, connect
 from coral.model.errors import CoralError, Internal, NotFound, Unavailable
@@ -21,6 +20,9 @@ from coral.wire._generated.colony.v1 import (
 )
 from coral.wire._generated.mesh.v1 import ebpf_pb2
 from coral.wire.errors import from_rpc
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CALL_TIMEOUT_S = 10.0
 ATTACH_TIMEOUT_S = 30.0
@@ -176,6 +178,8 @@ class ColonyClient:
         request = inspect_pb2.QueryDatabaseRequest(sql=sql)
         response = await self._call(self._inspect.QueryDatabase, request, QUERY_TIMEOUT_S)
         try:
+            import pyarrow as pa  # a third of a second that only this call needs
+
             with pa.ipc.open_stream(response.arrow_ipc) as reader:
                 return reader.read_all(), response.truncated
         except (ValueError, OSError) as error:  # pyarrow's ArrowInvalid and ArrowIOError

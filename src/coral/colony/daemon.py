@@ -39,7 +39,8 @@ from coral.wire._generated.colony.v1 import (
     registry_pb2,
     registry_pb2_grpc,
 )
-from coral.wire.server import Server, split_address
+from coral.wire.address import split_address
+from coral.wire.server import Server
 
 _log = structlog.get_logger(__name__)
 _STOP_GRACE_S = 0.5

@@ -37,7 +37,10 @@ def entry(program: Program, body: Body, *, go: bool) -> Site:
             candidates.append(instruction)
     if not candidates:
         raise NoEntry(reasons[0] if reasons else "has no code that decodes")
-    chosen = next((candidate for candidate in candidates if program.arch.emulated(candidate)), candidates[0])
+    # Where a jump may leave the function, its exit probe is needed there alone: entry and exit at once would depend on order.
+    leaves = {leave.instruction.address for leave in body.exits}
+    apart = [candidate for candidate in candidates if candidate.address not in leaves] or candidates
+    chosen = next((candidate for candidate in apart if program.arch.emulated(candidate)), apart[0])
     return site(program, chosen, SiteKind.ENTRY, _entry_reason(body, chosen, emulated=program.arch.emulated(chosen)))
 
 

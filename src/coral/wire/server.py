@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import inspect
-import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -20,11 +19,11 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from coral.model.errors import CoralError, FailedPrecondition, Internal, InvalidArgument, Unavailable, Unimplemented
+from coral.model.errors import CoralError, Internal, InvalidArgument, Unavailable, Unimplemented
 from coral.model.text import printable
+from coral.wire.address import MAX_MESSAGE_BYTES, split_address
 from coral.wire.errors import abort
 
-MAX_MESSAGE_BYTES = 16 << 20
 OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -107,18 +106,6 @@ class Errors(grpc.aio.ServerInterceptor):
         await abort(context, error)
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of ``HOST:PORT``.
-
-    Raises:
-        InvalidArgument: It is not of that form.
-    """
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise InvalidArgument(f"{address!r} is not an address.", hint="Give HOST:PORT, for example 127.0.0.1:8081.")
-    return host.strip("[]"), int(port)
-
-
 class Server:
     """A gRPC server of one daemon, with health and reflection."""
 
@@ -174,26 +161,3 @@ def _why_not(listen: str) -> str:
     except OSError as error:
         return "the port is taken" if error.errno == errno.EADDRINUSE else str(error.strerror or error)
     return "it was taken a moment ago"
-
-
-def require_loopback(address: str) -> None:
-    """Refuses to serve beyond this host while nobody has to show who they are.
-
-    Raises:
-        FailedPrecondition: The address is not a loopback one.
-        InvalidArgument: It is no address.
-    """
-    host, _ = split_address(address)
-    if host != "localhost" and not (_is_ip(host) and ipaddress.ip_address(host).is_loopback):
-        raise FailedPrecondition(
-            f"{address} can be reached from other hosts, and nothing authenticates them.",
-            hint="Listen on 127.0.0.1, and reach it through an SSH tunnel.",
-        )
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -14,8 +14,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from coral.model.errors import CoralError, FailedPrecondition, Internal, InvalidArgument, NotFound, Unavailable, Unimplemented
 from coral.wire._generated.mesh.v1 import ebpf_pb2, ebpf_pb2_grpc
+from coral.wire.address import require_loopback
 from coral.wire.errors import from_rpc
-from coral.wire.server import Server, require_loopback
+from coral.wire.server import Server
 
 SERVICE = "coral.mesh.v1.DebugService"
 

@@ -16,8 +16,8 @@ from coral.model.errors import InvalidArgument
 from coral.model.service import Agent, Service
 from coral.model.text import check_name
 from coral.wire._generated.colony.v1 import registry_pb2, registry_pb2_grpc
+from coral.wire.address import split_address
 from coral.wire.convert import service_from, service_to, timestamp
-from coral.wire.server import split_address
 
 _MAX_ITEMS = 10_000
 
