@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from coral.agent.clock import boot_ns
 from coral.agent.collector import Collector, Group, Tracked
 from coral.agent.processes import Processes
 from coral.agent.readback import breakpoints
@@ -70,7 +71,9 @@ class Attacher:
                         os.close(located.fd)
         return errors
 
-    def adopt(self, collector: Collector, *, parent: int, child: ProcessId, number: int) -> Tracked | None:
+    def adopt(
+        self, collector: Collector, *, parent: int, child: ProcessId, number: int, since_boot_ns: int
+    ) -> Tracked | None:
         """Takes note of a forked child, which the kernel made a member before its first instruction.
 
         Returns:
@@ -84,6 +87,7 @@ class Attacher:
             instance=replace(
                 origin.instance, pid=child.pid, start_time_ns=child.start_time_ns, reason=f"forked from pid {parent}"
             ),
+            since_boot_ns=since_boot_ns,
             group=origin.group,
             number=number,
         )
@@ -115,6 +119,7 @@ class Attacher:
                 by_process=located.shared and await asyncio.to_thread(_mapped_by_others, located, service_pids),
                 fd=os.dup(located.fd),
             )
+        since_boot_ns = boot_ns()
         # A member first: from here on its children are members too, and nothing is counted before the links are there.
         number = self._engine.member(collector.slot, pid) or self._engine.add_member(collector.slot, pid)
         try:
@@ -147,6 +152,7 @@ class Attacher:
                     method=group.plan.method,
                     sites=attached_sites(collector, group),
                 ),
+                since_boot_ns=since_boot_ns,
                 group=group,
                 number=number,
             )

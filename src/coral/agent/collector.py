@@ -59,12 +59,14 @@ class Tracked:
     Attributes:
         id: Which process.
         instance: What others see.
+        since_boot_ns: When it became a member; what the kernel reports from before that is not about it.
         group: The image that carries its probes; None when it is not attached.
         number: That names it in the kernel's tables.
     """
 
     id: ProcessId
     instance: Instance
+    since_boot_ns: int = 0
     group: Group | None = None
     number: int = 0
 

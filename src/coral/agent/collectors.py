@@ -291,7 +291,7 @@ class Collectors:
 
     def _follow(self, row: Array) -> None:
         """Acts on one control record of the kernel."""
-        pid, kind = int(row["pid"]), int(row["kind"])
+        pid, kind, at_boot_ns = int(row["pid"]), int(row["kind"]), int(row["boot_ns"])
         if kind == ControlKind.FORK:
             collector = self._by_slot.get(int(row["slot"]))
             if collector is None or int(row["clone_flags"]) & _CLONE_VM:
@@ -303,12 +303,15 @@ class Collectors:
                 parent=int(row["parent"]),
                 child=ProcessId(pid=pid, start_time_ns=start_ns),
                 number=int(row["instance"]),
+                since_boot_ns=at_boot_ns,
             )
             if child is not None:
                 self._tasks.create_task(self._attacher.link_child(collector, child))
             return
         for collector in self._by_slot.values():
             for tracked in [found for found in collector.tracked.values() if found.id.pid == pid]:
+                if at_boot_ns < tracked.since_boot_ns:
+                    continue  # the exec that started the program which was attached meanwhile, or the end of an earlier pid
                 if kind == ControlKind.EXEC:
                     collector.retire(tracked, status=InstanceStatus.EXITED, reason="it runs another program now (exec)")
                 else:
