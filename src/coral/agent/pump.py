@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from coral.agent.clock import boot_to_wall_ns
+from coral.agent.clock import WallOffset
 from coral.kernel.engine import Drained, Engine
 
 _PAUSE_S = 0.005
@@ -26,6 +26,7 @@ class Pump:
     def __init__(self, engine: Engine, deliver: Callable[[Drained, int], None]) -> None:
         self._engine = engine
         self._deliver = deliver
+        self._wall = WallOffset()
         self._draining = threading.Lock()
         self._stopped = threading.Event()
 
@@ -58,5 +59,5 @@ class Pump:
             drained = self._engine.drain()
             found = bool(len(drained.events) or len(drained.control))
             if found:
-                loop.call_soon_threadsafe(self._deliver, drained, boot_to_wall_ns())
+                loop.call_soon_threadsafe(self._deliver, drained, self._wall.now_ns())
             return found

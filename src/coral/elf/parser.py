@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import socket
 import struct
 import subprocess
@@ -25,6 +24,8 @@ from coral.model.site import FunctionPlan
 
 _LENGTH = struct.Struct(">I")
 _REMEMBERED = 1024
+_LEAVE_S = 0.2
+"""A worker whose connection was closed leaves by itself, unless it hangs."""
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
@@ -59,11 +60,14 @@ class _Child:
         return answer
 
     def end(self) -> int:
-        """Kills it and collects its exit status."""
+        """Ends it and collects its exit status: its own, if it has one; else it is killed."""
         self.connection.shutdown(socket.SHUT_RDWR)
         self.connection.close()
-        self.process.send_signal(signal.SIGKILL)
-        return self.process.wait()
+        try:
+            return self.process.wait(_LEAVE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
 
 
 class Parser:
