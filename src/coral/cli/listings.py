@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from coral.cli.documents import Document, agent_document, list_document, service_documents
 from coral.cli.options import Globals
 from coral.cli.output import emit_document, emit_line, narrate
 from coral.cli.tables import emit_table
-from coral.cli.times import local_clock
+from coral.cli.times import local_moment
 from coral.client.colony import ColonyClient
 from coral.wire.convert import timestamp_ns
 
@@ -50,13 +51,18 @@ async def show_agents(options: Globals) -> None:
                 agent.address,
                 agent.status,
                 agent.version,
-                local_clock(timestamp_ns(agent.last_seen_at), decimals=0, date=True).rstrip("."),
+                local_moment(timestamp_ns(agent.last_seen_at), now_ns=time.time_ns()),
                 agent.kernel,
                 ", ".join(agent.methods),
             )
             for agent in agents
         ]
-        emit_table(("ID", "ADDRESS", "STATUS", "VERSION", "LAST SEEN", "KERNEL", "METHODS"), rows, color=options.color)
+        emit_table(
+            ("ID", "ADDRESS", "STATUS", "VERSION", "LAST SEEN", "KERNEL", "METHODS"),
+            rows,
+            whole=("ID", "ADDRESS", "STATUS"),
+            color=options.color,
+        )
 
 
 def emit_items(options: Globals, items: Sequence[Document]) -> None:

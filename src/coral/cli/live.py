@@ -10,9 +10,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from coral.cli.folding import Line, Span
 from coral.cli.output import emit
-from coral.cli.picture import FAINT, Line, Span, picture, plain
+from coral.cli.picture import FAINT, picture, plain
 from coral.cli.snapshot import Snapshot
+from coral.model.text import printable
 
 _FOOTER = (Span("Ctrl-C ends the session and shows its result", FAINT),)
 
@@ -52,8 +54,11 @@ class LivePicture:
             snapshot: What to show.
             trouble: Why it may be out of date; empty when it is not.
         """
-        lines = picture(snapshot, width=self._console.width)
-        lines.append((Span(trouble, "bold red"),) if trouble else _FOOTER)
+        size = self._console.size
+        lines = picture(snapshot, width=size.width, cut_names=True)
+        # A row is left free below: one that scrolls cannot be taken back, and would stay behind.
+        del lines[max(1, size.height - 2) :]
+        lines.append((Span(printable(trouble), "bold red"),) if trouble else _FOOTER)
         text = rendered(lines)
         text.no_wrap = True
         text.overflow = "ellipsis"

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from coral.cli.cells import cell_width, cut
+from coral.cli.folding import Line, Span, fold
 from coral.cli.snapshot import Bucket, Snapshot
 from coral.cli.times import local_clock
 from coral.model.ledger import Ledger
@@ -26,38 +27,33 @@ _PER_DECADE = (16, 12, 8, 6, 4, 3, 2, 1)
 _SHOWN_CALLS = 5
 _SHOWN_NOTES = 3
 _LABEL = 8
+_NARROWEST = 20
+"""Narrower terminals are left to break lines as they like."""
 
 PLAIN, STRONG, FAINT, GOOD, WARNING, BAD, BAR = "", "bold", "dim", "green", "yellow", "bold red", "cyan"
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A piece of a line, and the style that a terminal gives it."""
-
-    text: str
-    style: str = PLAIN
-
-
-Line = tuple[Span, ...]
-
-
-def picture(snapshot: Snapshot, *, width: int | None = None) -> list[Line]:
+def picture(snapshot: Snapshot, *, width: int | None = None, cut_names: bool = False) -> list[Line]:
     """The lines of a session's picture.
 
     Args:
         snapshot: What to show.
         width: Columns there are; None for as many as it takes.
+        cut_names: Whether names too long for a line are cut rather than broken.
     """
-    return [
-        *_header(snapshot, width),
+    lines = [
+        *_header(snapshot, width, cut_names=cut_names),
         *([_line("reason", Span(printable(snapshot.reason), WARNING))] if snapshot.reason else []),
         _calls(snapshot),
-        *_latency(snapshot),
+        *_latency(snapshot, width),
         *_slowest(snapshot),
         *_ledger(snapshot),
         *_notes(snapshot.notes),
         _line("session", Span(printable(snapshot.session_id), FAINT)),
     ]
+    if width is None:
+        return lines
+    return [piece for line in lines for piece in fold(line, width=max(width, _NARROWEST), indent=_LABEL)]
 
 
 def plain(lines: Sequence[Line]) -> str:
@@ -104,7 +100,7 @@ def ledger_sentence(ledger: Ledger, *, balanced: bool | None) -> tuple[str, str]
     return equation, ", ".join(lost)
 
 
-def _header(snapshot: Snapshot, width: int | None) -> Iterator[Line]:
+def _header(snapshot: Snapshot, width: int | None, *, cut_names: bool) -> Iterator[Line]:
     ended = snapshot.left_s is None
     state = (
         f"{snapshot.status} after {format_duration(snapshot.lasted_s * 1e9)}"
@@ -114,9 +110,13 @@ def _header(snapshot: Snapshot, width: int | None) -> Iterator[Line]:
     bad = snapshot.status in ("failed", "lost")
     style = BAD if bad else PLAIN if ended else GOOD if snapshot.status == "active" else WARNING
     where = f"{_count(snapshot.instances, 'instance')} on {_count(snapshot.hosts, 'host')}"
-    name = (Span(printable(snapshot.service), STRONG), Span("  "), Span(printable(snapshot.function), STRONG))
+    service, function = printable(snapshot.service), printable(snapshot.function)
+    if cut_names and width is not None and cell_width(service) + cell_width(function) + 2 > width:
+        service = cut(service, max(width // 3, width - 2 - cell_width(function)))
+        function = cut(function, width - 2 - cell_width(service))
+    name = (Span(service, STRONG), Span("  "), Span(function, STRONG))
     rest = (Span(state, style), Span("      "), Span(where))
-    if width is not None and sum(len(span.text) for span in (*name, *rest)) + 6 > width:
+    if width is not None and sum(cell_width(span.text) for span in (*name, *rest)) + 6 > width:
         yield name
         yield rest
     else:
@@ -141,12 +141,15 @@ def _per_second(snapshot: Snapshot) -> str:
     return f"{rate:,.0f}/s" if rate >= 10 or rate == 0 else f"{rate:.1f}/s"
 
 
-def _latency(snapshot: Snapshot) -> Iterator[Line]:
+def _latency(snapshot: Snapshot, width: int | None) -> Iterator[Line]:
     if not snapshot.buckets:
         return
-    per_decade, first, counts = _columns(snapshot.buckets)
     low = format_duration(snapshot.min_ns or snapshot.buckets[0].lower_ns)
     high = format_duration(snapshot.max_ns or snapshot.buckets[-1].upper_ns)
+    room = _MAX_COLUMNS if width is None else min(_MAX_COLUMNS, width - _LABEL - len(low) - len(high) - 2)
+    per_decade, first, counts = _columns(snapshot.buckets, room)
+    if len(counts) > max(1, room):
+        return
     most = max(counts)
     bars = "".join(_BARS[math.ceil(count * len(_BARS) / most) - 1] if count else " " for count in counts)
     yield _line("latency", Span(f"{low} ", FAINT), Span(bars, BAR), Span(f" {high}", FAINT))
@@ -154,14 +157,14 @@ def _latency(snapshot: Snapshot) -> Iterator[Line]:
     for column in range(1, len(counts)):
         if (first + column) % per_decade == 0 and len(ticks) < column:
             label = _decade((first + column) // per_decade)
-            if label not in (low, high):
+            if label not in (low, high) and column + len(label) < len(counts) + len(high):
                 ticks = ticks.ljust(column) + _TICK + label
     if ticks:
         yield _line("", Span(" " * (len(low) + 1) + ticks, FAINT))
 
 
-def _columns(buckets: Sequence[Bucket]) -> tuple[int, int, list[int]]:
-    """Sums buckets into columns of equal width on a logarithmic scale.
+def _columns(buckets: Sequence[Bucket], room: int) -> tuple[int, int, list[int]]:
+    """Sums buckets into columns of equal width on a logarithmic scale; at most ``room`` of them if that is possible.
 
     Returns:
         Columns per decade; the index of the first (column i starts at 10 ** (i / per_decade) ns); their counts.
@@ -171,9 +174,7 @@ def _columns(buckets: Sequence[Bucket]) -> tuple[int, int, list[int]]:
     def index(value: float, per_decade: int) -> int:
         return math.floor(math.log10(value) * per_decade + 1e-9)
 
-    per_decade = next(
-        (n for n in _PER_DECADE if index(middles[-1], n) - index(middles[0], n) < _MAX_COLUMNS), _PER_DECADE[-1]
-    )
+    per_decade = next((n for n in _PER_DECADE if index(middles[-1], n) - index(middles[0], n) < room), _PER_DECADE[-1])
     first = index(middles[0], per_decade)
     counts = [0] * (index(middles[-1], per_decade) - first + 1)
     for middle, bucket in zip(middles, buckets, strict=True):

@@ -12,7 +12,7 @@ from coral.cli.options import Globals
 from coral.cli.output import narrate
 from coral.cli.snapshot import is_settled
 from coral.cli.tables import emit_table
-from coral.cli.times import local_clock
+from coral.cli.times import local_moment
 from coral.client.colony import ColonyClient
 from coral.wire._generated.colony.v1 import debug_pb2
 from coral.wire.convert import timestamp_ns
@@ -77,7 +77,7 @@ def _table(options: Globals, sessions: list[debug_pb2.DebugSession]) -> None:
                 session.service_name,
                 session.function_name,
                 session.status,
-                local_clock(timestamp_ns(session.started_at), decimals=0, date=True).rstrip("."),
+                local_moment(timestamp_ns(session.started_at), now_ns=time.time_ns()),
                 f"{ledger.returned + ledger.unseen:,}",
                 f"{lost:,}" + ("?" if ledger.unknown_intervals else ""),
                 session.requested_by,
@@ -87,5 +87,7 @@ def _table(options: Globals, sessions: list[debug_pb2.DebugSession]) -> None:
         ("ID", "SERVICE", "FUNCTION", "STATUS", "STARTED", "CALLS", "LOST", "BY"),
         rows,
         right=("CALLS", "LOST"),
+        whole=("ID", "STATUS", "STARTED", "CALLS", "LOST"),
+        spare=("BY",),
         color=options.color,
     )

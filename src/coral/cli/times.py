@@ -28,6 +28,12 @@ def local_clock(value_ns: int, *, decimals: int = 3, date: bool = False) -> str:
     return f"{time.strftime(form, time.localtime(seconds))}.{f'{rest:09}'[:decimals]}"
 
 
+def local_moment(value_ns: int, *, now_ns: int) -> str:
+    """A time for a list, to the second, in the time zone of whoever looks: without its date if that is today's."""
+    today = time.localtime(value_ns // _BILLION)[:3] == time.localtime(now_ns // _BILLION)[:3]
+    return local_clock(value_ns, decimals=0, date=not today).rstrip(".")
+
+
 def parse_moment(text: str, *, now_ns: int) -> int:
     """Ns since the epoch of an RFC 3339 time, or of a duration before ``now_ns``.
 

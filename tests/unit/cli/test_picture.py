@@ -248,3 +248,19 @@ def test_snapshot_of_answers() -> None:
         calls_per_second=0.5,
         ledger=Ledger(entered=2, returned=2, emitted=2, stored=2),
     )
+
+
+def test_a_narrow_terminal_gets_the_same_in_more_lines() -> None:
+    """Nothing is cut off: the maximum and the losses are at the end of their lines."""
+    lines = plain(picture(ENDED, width=50)).splitlines()
+    assert max(map(len, lines)) <= 50
+    text = " ".join(" ".join(lines).split())
+    assert "p99 3.40 ms max 41.0 ms" in text
+    assert "30 beyond the rate limit, the counters do not balance" in text
+    assert [line for line in lines if line.startswith("latency")] == ["latency 104 µs ▁▄█▁      ▁         ▁ 41.0 ms"]
+
+
+def test_names_are_cut_where_the_picture_must_stay_small() -> None:
+    """A name of a thousand characters leaves room for what the picture is about."""
+    lines = plain(picture(replace(RUNNING, service="s" * 1000, function="f" * 1000), width=60, cut_names=True)).splitlines()
+    assert (lines[0], lines[1]) == (f"{'s' * 19}…  {'f' * 37}…", "active, 3 s left      2 instances on 1 host")
