@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from coral.cli.cells import cut
 from coral.cli.folding import Line, Span
 from coral.cli.output import emit
 from coral.cli.picture import FAINT, picture, plain
 from coral.cli.snapshot import Snapshot
 from coral.model.text import printable
 
-_FOOTER = (Span("Ctrl-C ends the session and shows its result", FAINT),)
+_FOOTER = Span("Ctrl-C ends the session and shows its result", FAINT)
 
 
 def rendered(lines: list[Line]) -> Text:
@@ -58,7 +59,9 @@ class LivePicture:
         lines = picture(snapshot, width=size.width, cut_names=True)
         # A row is left free below: one that scrolls cannot be taken back, and would stay behind.
         del lines[max(1, size.height - 2) :]
-        lines.append((Span(printable(trouble), "bold red"),) if trouble else _FOOTER)
+        footer = Span(printable(trouble), "bold red") if trouble else _FOOTER
+        # It leaves room for the ^C that the terminal echoes, which would otherwise begin a line of its own.
+        lines.append((Span(cut(footer.text, size.width - len("^C") - 1), footer.style),))
         text = rendered(lines)
         text.no_wrap = True
         text.overflow = "ellipsis"

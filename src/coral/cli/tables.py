@@ -67,7 +67,7 @@ def _draw(
     kept = [width if columns[index] in whole else _LEAST for index, width in enumerate(widths) if index in shown]
     if sum(kept) + _GAP * len(shown) > console.width:
         whole = ()
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     for index in shown:
         title = columns[index]
         justify: Literal["left", "right"] = "right" if title in right else "left"
