@@ -107,8 +107,17 @@ class Attacher:
             else:
                 collector.update(tracked, reason=f"{tracked.instance.reason}; its calls count from a moment after the fork")
 
+    async def detach_unused(self, collector: Collector) -> None:
+        """Closes the links that are for no process of the collector any more; ``collector.changing`` must be held."""
+        for group in collector.groups.values():
+            mine = [tracked.id.pid for tracked in collector.tracked.values() if tracked.group is group]
+            used = set(mine) if group.by_process else {0} if mine else set()
+            for scope in group.attachments.keys() - used:
+                await asyncio.to_thread(group.attachments.pop(scope).detach)
+
     async def _attach(self, collector: Collector, process: Process, located: Located, service_pids: Sequence[int]) -> None:
         pid = process.id.pid
+        await self.detach_unused(collector)  # the file may have been written over since
         group = collector.groups.get(located.key)
         if group is None:
             group = collector.new_group(

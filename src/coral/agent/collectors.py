@@ -160,7 +160,7 @@ class Collectors:
         accepted_boot_ns, accepted_wall_ns = boot_ns(), wall_ns()
         if len(self.running) + len(self._starting) > self._limit:
             raise ResourceExhausted(
-                f"Agent {self.agent_id} runs {len(self.running)} probes, which is its limit.",
+                f"Agent {self.agent_id} runs {self._limit} probes, which is its limit.",
                 hint="Stop a session first: coral debug session list --status active.",
             )
         entries = await self._processes.instances(spec.service_name)
@@ -231,6 +231,7 @@ class Collectors:
                 if tracked.instance.status is InstanceStatus.ATTACHED:
                     collector.update(tracked, status=InstanceStatus.DETACHED)
             collector.end(status, code, left or _SENTENCES.get(code, ""), open_calls=len(keys))
+            _close_images(collector)
             self._by_slot.pop(collector.slot, None)
             await asyncio.to_thread(self._engine.release_slot, collector.slot)
         if left:
@@ -241,6 +242,7 @@ class Collectors:
         """Takes back what a refused attach has done."""
         await asyncio.to_thread(_close_links, [collector])
         await self._pump.flush()
+        _close_images(collector)
         self._by_slot.pop(collector.slot, None)
         await asyncio.to_thread(self._engine.release_slot, collector.slot)
 
@@ -317,15 +319,21 @@ class Collectors:
                 else:
                     collector.retire(tracked, status=InstanceStatus.EXITED, exit_status=_exit_status(int(row["status"])))
                 if tracked.number:
-                    self._tasks.create_task(self._sweep(collector, tracked.number))
+                    self._tasks.create_task(self._let_go(collector, tracked.number))
         if kind == ControlKind.EXEC:
             self._processes.exec_seen(pid)
         else:
             self._processes.exit_seen(pid)
 
-    async def _sweep(self, collector: Collector, number: int) -> None:
+    async def _let_go(self, collector: Collector, number: int) -> None:
+        """Forgets the open calls of a process that is gone, and the links that were for it alone.
+
+        A file that no process runs may be written over in place. The kernel would then put the breakpoints into whatever code
+        is at their offsets, in every process that starts from it.
+        """
         async with collector.changing:
             if not collector.ended.is_set():
+                await self._attacher.detach_unused(collector)
                 gone = await asyncio.to_thread(
                     self._engine.forget_calls, collector.slot, lambda keys, _: keys["instance"] == number
                 )
@@ -367,6 +375,12 @@ def _close_links(collectors: Iterable[Collector]) -> None:
         for group in collector.groups.values():
             while group.attachments:
                 group.attachments.popitem()[1].detach()
+
+
+def _close_images(collector: Collector) -> None:
+    """Closes the files of a collector that attaches nothing any more."""
+    for group in collector.groups.values():
+        os.close(group.fd)
 
 
 def _left_behind(collector: Collector, others: Iterable[Collector]) -> str:
