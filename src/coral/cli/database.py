@@ -13,10 +13,14 @@ import pyarrow as pa
 
 from coral.cli.listings import emit_items
 from coral.cli.options import Globals
-from coral.cli.output import narrate
+from coral.cli.output import emit, narrate
 from coral.cli.tables import emit_table
 from coral.cli.times import rfc3339
 from coral.client.colony import ColonyClient
+from coral.model.text import printable
+
+_PLAN = ["explain_key", "explain_value"]
+"""Columns of what DuckDB answers to EXPLAIN: a drawing of several lines in one cell."""
 
 
 async def show_query(options: Globals, sql: str) -> None:
@@ -27,7 +31,9 @@ async def show_query(options: Globals, sql: str) -> None:
         names = [str(name) for name in table.schema.names]
         rows = [[_text(value) for value in row] for row in _rows(table)]
         numeric = [field.name for field in table.schema if _is_number(field.type)]
-        if names:
+        if names == _PLAN:
+            emit("".join(f"{printable(line)}\n" for row in rows for line in row[1].splitlines()))
+        elif names:
             emit_table(names, rows, right=numeric, color=options.color)
     else:
         emit_items(options, [dict(zip(table.schema.names, row, strict=True)) for row in _rows(table)])

@@ -96,7 +96,8 @@ def allowed_tables(cursor: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
         InvalidArgument: It is not one that may be run.
         duckdb.Error: It cannot be parsed.
     """
-    statements = duckdb.extract_statements(sql)
+    # By the cursor, which may open no file: IMPORT DATABASE is read from its file as soon as it is parsed.
+    statements = cursor.extract_statements(sql)
     if len(statements) != 1:
         raise InvalidArgument(f"There are {len(statements)} statements.", hint=_ONLY)
     text = statements[0].query

@@ -263,6 +263,19 @@ def test_what_a_query_may_not_do(tmp_path: Path, sql: str) -> None:
     asyncio.run(run())
 
 
+def test_a_statement_is_taken_apart_without_opening_files(tmp_path: Path) -> None:
+    """IMPORT DATABASE is replaced by what its files hold as soon as it is parsed; they are not even looked at."""
+    (tmp_path / "schema.sql").write_text("SELECT 1;")
+    (tmp_path / "load.sql").write_text("")
+
+    async def run() -> None:
+        async with running_colony(tmp_path) as colony, ColonyClient(colony) as client:
+            with pytest.raises(InvalidArgument, match="file system operations are disabled"):
+                await client.query_database(f"IMPORT DATABASE '{tmp_path}'")
+
+    asyncio.run(run())
+
+
 def test_large_and_long_queries(tmp_path: Path) -> None:
     """A result above 100,000 rows is cut and says so; a statement that takes too long is stopped, and the colony lives on."""
 
