@@ -291,17 +291,3 @@ def test_kill_of_the_target(stack: Stack, tmp_path: Any) -> None:
     assert ledger["stored"] == ledger["returned"]
     assert instances(document)[target.pid]["exit_status"] == -signal.SIGKILL
     assert_stored_once(stack, document)
-
-
-def test_attach_is_fast(stack: Stack) -> None:
-    """AttachUprobe is active in under 1 s on an image never seen, and in under 50 ms (median of 9) on one seen before."""
-    times_ms = []
-    with running(build.c_program("loop", "-DNEVER_SEEN_BEFORE")) as target:
-        for _ in range(10):
-            begin = time.monotonic()
-            response = rpc.attach(stack.colony, target.service, "work")
-            times_ms.append((time.monotonic() - begin) * 1000)
-            assert [one.status for one in rpc.sessions(stack.colony, session_id=response.session_id)] == ["active"]
-            assert stack.cli.stop(response.session_id)["status"] == "detached"
-    assert times_ms[0] < 1000
-    assert sorted(times_ms[1:])[4] < 50, times_ms
