@@ -279,8 +279,13 @@ class Watch:
         """Waits before trying again after an error that may pass; raises any other, and that too when it is too late."""
         # UNKNOWN is what grpc says of a stream whose server went away in the middle.
         passing = isinstance(error, Unavailable | DeadlineExceeded) or error.code == "UNKNOWN"
-        if not passing or self.left_s < -OVERTIME_S:
+        if not passing:
             raise error
+        if self.left_s < -OVERTIME_S:
+            raise type(error)(
+                error.message,
+                hint=f"The agents have ended the session; `coral debug session get {self._session_id}` shows it later.",
+            )
         if self._failures == 0 and not self.on_terminal:
             narrate(f"{error.message} Trying again; the agents go on meanwhile.")
         await asyncio.sleep(_BACKOFF_S[min(self._failures, len(_BACKOFF_S) - 1)])

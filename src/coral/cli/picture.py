@@ -89,7 +89,7 @@ def ledger_sentence(ledger: Ledger, *, balanced: bool | None) -> tuple[str, str]
     for count, text in (
         (ledger.filtered, "filtered"),
         (ledger.sampled_out, "sampled out"),
-        (ledger.in_transit, "on their way"),
+        (ledger.in_transit, "that never arrived" if ledger.final else "on their way"),
     ):
         if count:
             kept.append(f"{count:,} {text}")

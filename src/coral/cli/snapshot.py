@@ -126,12 +126,14 @@ def snapshot_of(
     end_ns = timestamp_ns(session.ended_at) if session.HasField("ended_at") else now_ns
     if left_s is None:
         left_s = (timestamp_ns(session.expires_at) - now_ns) / 1e9
-    probed = [
-        collector.agent_id
+    # An agent that was restarted has two collectors, and the same process in both.
+    probed = {
+        (collector.agent_id, instance.pid, instance.start_time_ns)
         for collector in session.collectors
         for instance in collector.instances
         if instance.status == "attached" or (ended and instance.status in ("detached", "exited"))
-    ]
+    }
+    hosts = {agent_id for agent_id, _, _ in probed}
     plain = session.reason_code in ("", "deadline", "user")
     return Snapshot(
         session_id=session.session_id,
@@ -142,7 +144,7 @@ def snapshot_of(
         left_s=None if ended else max(0.0, left_s),
         lasted_s=max(0, end_ns - started_ns) / 1e9,
         instances=len(probed),
-        hosts=len(set(probed)),
+        hosts=len(hosts),
         notes=tuple(_notes(session)),
         calls=completed_calls(session.ledger),
         calls_per_second=statistics.calls_per_second if calls_per_second is None else calls_per_second,
@@ -157,7 +159,7 @@ def snapshot_of(
                 results.histogram.lower_ns, results.histogram.upper_ns, results.histogram.count, strict=True
             )
         ),
-        slowest=tuple(_call(outlier, several=len(set(probed)) > 1) for outlier in results.slow_outliers),
+        slowest=tuple(_call(outlier, several=len(hosts) > 1) for outlier in results.slow_outliers),
         ledger=ledger_from(session.ledger, final=ended),
         balanced=session.ledger.balanced if session.ledger.HasField("balanced") else None,
     )

@@ -113,7 +113,7 @@ def test_every_loss_is_said() -> None:
     """What was lost, why, what is unknown, and that the counters do not balance."""
     assert plain(picture(ENDED)).splitlines()[-4:] == [
         "ledger  1,000 entered = 900 returned + 1 still running + 2 that never returned + 3 too deep to follow"
-        " + 94 seen at entry only; 700 stored, 10 filtered, 20 sampled out, 10 on their way,"
+        " + 94 seen at entry only; 700 stored, 10 filtered, 20 sampled out, 10 that never arrived,"
         " 40 lost: the kernel's ring was full, 90 lost on the way to the database, 30 beyond the rate limit,"
         " the counters do not balance",
         "        unknown from 22:13:20.123 to 22:13:21.623: the agent was gone",
@@ -264,3 +264,12 @@ def test_names_are_cut_where_the_picture_must_stay_small() -> None:
     """A name of a thousand characters leaves room for what the picture is about."""
     lines = plain(picture(replace(RUNNING, service="s" * 1000, function="f" * 1000), width=60, cut_names=True)).splitlines()
     assert (lines[0], lines[1]) == (f"{'s' * 19}…  {'f' * 37}…", "active, 3 s left      2 instances on 1 host")
+
+
+def test_a_process_is_counted_once_though_its_agent_was_restarted() -> None:
+    """Each life of an agent has a collector of its own; the process in both is one instance."""
+    instance = ebpf_pb2.Instance(pid=7, start_time_ns=5, status="detached")
+    collectors = [debug_pb2.Collector(collector_id=name, agent_id="a", instances=[instance]) for name in ("c1", "c2")]
+    session = debug_pb2.DebugSession(session_id="S1", status="expired", collectors=collectors)
+    snapshot = snapshot_of(session, debug_pb2.GetDebugResultsResponse(), now_ns=T_NS)
+    assert (snapshot.instances, snapshot.hosts) == (1, 1)
