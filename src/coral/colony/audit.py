@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from coral.colony.store.database import Database
 from coral.model.errors import CoralError
+from coral.model.session import Session
 from coral.model.text import printable
 
 _MAX_TEXT = 1024
@@ -87,6 +88,30 @@ class Entry:
     decision: str = "allow"
     outcome: str = "started"
 
+    def about(self, session: Session) -> Entry:
+        """The row with the names of a session's service and function."""
+        return replace(
+            self,
+            session_id=session.session_id,
+            service_name=session.service_name,
+            function_name=session.function_name,
+        )
+
+
+@dataclass(slots=True)
+class Noted:
+    """A row that is being noted; what it is about may be learned on the way.
+
+    Attributes:
+        entry: The row, as far as known.
+    """
+
+    entry: Entry
+
+    def about(self, session: Session) -> None:
+        """Names the service and function of a session."""
+        self.entry = self.entry.about(session)
+
 
 class Audit:
     """Writes the log."""
@@ -141,9 +166,9 @@ class Audit:
         done = replace(entry, decision="error", outcome=error.code)
         await self._control.write(lambda connection: put_entries(connection, [done]))
 
-    def outcome(self, entry: Entry, error: CoralError | None = None, *, agent_id: str = "") -> None:
-        """Adds to a row that is written how it ended."""
-        decision, outcome = ("error", error.code) if error else ("allow", "ok")
+    def outcome(self, entry: Entry, error: CoralError | None = None, *, agent_id: str = "", cancelled: bool = False) -> None:
+        """Adds to a row that is written how it ended; ``cancelled``: its caller went away."""
+        decision, outcome = ("error", error.code) if error else ("allow", "CANCELLED" if cancelled else "ok")
         self._control.post(
             lambda connection: connection.execute(
                 "UPDATE audit_log SET decision = ?, outcome = ?, agent_id = CASE WHEN ? = '' THEN agent_id ELSE ? END "
@@ -166,11 +191,12 @@ class Audit:
             self._control.post(lambda connection: put_entries(connection, noted), what="audit")
 
     @asynccontextmanager
-    async def noting(self, entry: Entry) -> AsyncIterator[None]:
+    async def noting(self, entry: Entry) -> AsyncIterator[Noted]:
         """Notes how the block ended, for what changes nothing."""
+        noted = Noted(entry)
         decision, outcome = "error", "INTERNAL"
         try:
-            yield
+            yield noted
             decision, outcome = "allow", "ok"
         except CoralError as error:
             outcome = error.code
@@ -179,7 +205,7 @@ class Audit:
             decision, outcome = "allow", "CANCELLED"
             raise
         finally:
-            self.note(entry, decision=decision, outcome=outcome)
+            self.note(noted.entry, decision=decision, outcome=outcome)
 
 
 def put_entries(connection: duckdb.DuckDBPyConnection, entries: Sequence[Entry]) -> None:

@@ -366,6 +366,50 @@ def test_who_did_what(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_reading_an_ended_session_is_logged_with_its_names(tmp_path: Path) -> None:
+    """Rows name service and function also of sessions that have ended; a follower that goes away is CANCELLED."""
+
+    async def run() -> None:
+        async with (
+            SyntheticAgent() as agent,
+            running_colony(tmp_path) as colony,
+            ColonyClient(colony, caller="ann@laptop") as client,
+        ):
+            await agent.report_to(colony)
+            session_id = (await client.attach(attach_request())).session_id
+            follower = client.follow(session_id, after={}, timeout_s=20)
+            agent.only.emit([5])
+            await anext(follower)
+            await follower.aclose()
+            await client.detach(session_id)
+            await client.session(session_id)
+            await client.results(session_id)
+            await client.query_events(debug_pb2.QueryUprobeEventsRequest(session_id=session_id))
+            async for _ in client.follow(session_id, after={}, timeout_s=20):
+                pass
+            with pytest.raises(NotFound):
+                await anext(client.follow("nothing", after={}, timeout_s=20))
+            rows = await table(
+                client,
+                "SELECT action, service_name, function_name, session_id, outcome FROM audit_log "
+                "WHERE action NOT IN ('QueryDatabase', 'RegisterAgent') ORDER BY sequence",
+            )
+        on = {"service_name": "checkout", "function_name": "main.Pay", "session_id": session_id, "outcome": "ok"}
+        assert rows == [
+            {"action": "AttachUprobe", **on},
+            {"action": "FollowUprobeEvents", **on, "outcome": "CANCELLED"},
+            *({"action": action, **on} for action in (
+                "DetachUprobe", "ListDebugSessions", "GetDebugResults", "QueryUprobeEvents", "FollowUprobeEvents",
+            )),
+            {
+                "action": "FollowUprobeEvents", "service_name": "", "function_name": "", "session_id": "nothing",
+                "outcome": "NOT_FOUND",
+            },
+        ]  # fmt: skip
+
+    asyncio.run(run())
+
+
 def test_a_caller_that_goes_away_leaves_nothing_running(tmp_path: Path) -> None:
     """An attach whose caller gives up before the answer is undone."""
 

@@ -73,7 +73,7 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
         self, request: debug_pb2.QueryUprobeEventsRequest, context: Any
     ) -> debug_pb2.QueryUprobeEventsResponse:
         """Reads a page of stored events."""
-        async with self._audit.noting(self._entry(context, "QueryUprobeEvents", request.session_id)):
+        async with self._audit.noting(self._entry(context, "QueryUprobeEvents", request.session_id)) as noted:
             query = events_query(
                 session_id=request.session_id,
                 start_ns=timestamp_ns(request.start_time) if request.HasField("start_time") else None,
@@ -81,6 +81,7 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
                 max_events=request.max_events,
             )
             found = await self._queries.events(query, request.page_token)
+            noted.about(found.session)
             # In a thread: ten thousand messages take a tenth of a second, in which the loop has agents to listen to.
             return await asyncio.to_thread(_events_response, query, found)
 
@@ -89,7 +90,7 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
     ) -> debug_pb2.ListDebugSessionsResponse:
         """Sessions, newest first."""
         entry = self._entry(context, "ListDebugSessions", request.session_id, service_name=request.service_name)
-        async with self._audit.noting(entry):
+        async with self._audit.noting(entry) as noted:
             query = sessions_query(
                 service_name=request.service_name,
                 status=request.status,
@@ -97,6 +98,8 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
                 size=request.page_size,
             )
             found = await self._queries.sessions(query, request.page_token)
+            if query.session_id and found.sessions:
+                noted.about(found.sessions[0])
             return await asyncio.to_thread(_sessions_response, query, found)
 
     async def GetDebugResults(
@@ -104,11 +107,12 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
     ) -> debug_pb2.GetDebugResultsResponse:
         """Statistics, the slowest calls, the ledger, and on request the histogram."""
         entry = self._entry(context, "GetDebugResults", request.session_id, service_name=request.service_name)
-        async with self._audit.noting(entry):
+        async with self._audit.noting(entry) as noted:
             form = request.format or "summary"
             if form not in _FORMATS:
                 raise InvalidArgument(f"{form!r} is no format.", hint=f"Choose one of {', '.join(_FORMATS)}.")
             results = await self._queries.results(request.session_id, service_name=request.service_name)
+            noted.about(results.session)
             return debug_pb2.GetDebugResultsResponse(
                 session_id=results.session.session_id,
                 function=results.session.function_name,
@@ -123,10 +127,11 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
         self, request: debug_pb2.UpdateProbeFilterRequest, context: Any
     ) -> debug_pb2.UpdateProbeFilterResponse:
         """Refuses: agents cannot change the filter of a probe that is attached."""
-        async with self._audit.noting(self._entry(context, "UpdateProbeFilter", request.session_id)):
+        async with self._audit.noting(self._entry(context, "UpdateProbeFilter", request.session_id)) as noted:
             check_name(request.session_id, "session_id")
             filter_from(request.filter)
             session = await self._book.view(request.session_id)
+            noted.about(session)
             if session.status.ended:
                 raise FailedPrecondition(
                     f"Session {request.session_id!r} has ended.", hint="Attach again with the new filter."
@@ -140,13 +145,21 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
     ) -> AsyncIterator[ebpf_pb2.UprobeEventBatch]:
         """Streams what is stored, then what comes, then the end."""
         entry = self._entry(context, "FollowUprobeEvents", request.session_id)
-        await self._audit.before(entry)
         try:
             check_name(request.session_id, "session_id")
+            entry = entry.about(await self._book.view(request.session_id))
+        except CoralError as error:
+            await self._audit.refused(entry, error)
+            raise
+        await self._audit.before(entry)
+        try:
             async for step in self._followers.follow(request.session_id, after=request.after):
                 yield step_message(step)
         except CoralError as error:
             self._audit.outcome(entry, error)
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            self._audit.outcome(entry, cancelled=True)
             raise
         self._audit.outcome(entry)
 
