@@ -124,7 +124,7 @@ def test_counters_that_are_not_known_are_null() -> None:
 
 
 def test_calls_and_ledger_are_of_one_moment() -> None:
-    """Of a session that runs, the results are read a moment after its ledger; the document still does not contradict itself."""
+    """The results of a running session are read a moment after its ledger; its document does not contradict itself."""
     session = debug_pb2.DebugSession(session_id="S1", ledger=ebpf_pb2.Ledger(entered=12, returned=10, unseen=2))
     results = debug_pb2.GetDebugResultsResponse(statistics=debug_pb2.DebugStatistics(total_calls=15))
     document = session_document(session, results)
