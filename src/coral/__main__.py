@@ -17,6 +17,7 @@ COMMANDS = {
     "debug session get": ("coral.cli.session_commands:get", "Show one session."),
     "debug session events": ("coral.cli.session_commands:events", "Show the calls that a session saw."),
     "debug session stop": ("coral.cli.session_commands:stop", "End a session, and show it."),
+    "config show": ("coral.cli.config_command:show", "Show the settings, and where each comes from."),
     "db query": ("coral.cli.database_command:query", "Ask the colony's database in SQL."),
 }
 """By path: where the command is, and its one-line help."""
@@ -27,6 +28,7 @@ GROUPS = {
     "service": "The services.",
     "debug": "Debug a service.",
     "debug session": "What is and was debugged.",
+    "config": "The settings of colony and agent.",
     "db": "The colony's database.",
 }
 """By path: the one-line help of each group."""

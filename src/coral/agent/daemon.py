@@ -29,7 +29,7 @@ from coral.procfs.service import ServiceRule
 from coral.procfs.table import ProcessTable
 from coral.telemetry.lifecycle import announce_ready, stop_event
 from coral.wire._generated.mesh.v1 import ebpf_pb2_grpc
-from coral.wire.address import require_loopback
+from coral.wire.address import require_loopback, split_address
 from coral.wire.server import Server
 
 _SERVICE = "coral.mesh.v1.DebugService"
@@ -46,10 +46,11 @@ async def run(settings: AgentSettings, *, ready_fd: int | None) -> None:
         ready_fd: Where to say that it is ready; None for nowhere.
 
     Raises:
-        FailedPrecondition: This host cannot run it, or the address is not loopback.
-        Unavailable: The port is taken.
+        FailedPrecondition: This host cannot run it, the address is not loopback, or the port is taken.
+        InvalidArgument: An address is none.
     """
     require_loopback(settings.listen)
+    split_address(settings.colony)
     stop = stop_event()
     agent_id = agent_id_of(settings)
     # The worker is started before gRPC is: no process is forked after that.

@@ -125,6 +125,21 @@ class _Source:
         return self.key_prefix + (key.upper() if self.upper else key)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting as it counts.
+
+    Attributes:
+        key: ``colony.listen``, ``agent.services``.
+        value: As JSON has it.
+        source: Which place gave it: the environment, a file's path, or ``default``.
+    """
+
+    key: str
+    value: Any
+    source: str
+
+
 _T = TypeVar("_T", bound=_Settings)
 
 
@@ -138,21 +153,46 @@ def load_colony_settings(flags: Mapping[str, object], config_path: Path | None =
     Raises:
         InvalidArgument: A file cannot be read, a key is unknown or a value is wrong; names the place and the key.
     """
-    return _load(ColonySettings, "colony", flags, config_path)
+    return _load(ColonySettings, "colony", flags, config_path)[0]
 
 
 def load_agent_settings(flags: Mapping[str, object], config_path: Path | None = None) -> AgentSettings:
     """The agent's settings; as ``load_colony_settings``. ``CORAL_COLONY``, which names the colony for every command, counts
     for ``colony`` when ``CORAL_AGENT__COLONY`` is not set.
     """
-    everywhere = os.environ.get("CORAL_COLONY", "")
-    extra = [_Source(place="the environment", values={"colony": everywhere}, key_prefix="CORAL_", upper=True)]
-    return _load(AgentSettings, "agent", flags, config_path, extra if everywhere else [])
+    return _load(AgentSettings, "agent", flags, config_path, _everywhere())[0]
+
+
+def show_settings(config_path: Path | None = None) -> list[Setting]:
+    """Every setting of colony and agent, and where its value comes from when no flag is given.
+
+    Args:
+        config_path: As for ``load_colony_settings``.
+
+    Raises:
+        InvalidArgument: Likewise.
+    """
+    loaded: list[tuple[str, _Settings, dict[str, _Source]]] = [
+        ("colony", *_load(ColonySettings, "colony", {}, config_path)),
+        ("agent", *_load(AgentSettings, "agent", {}, config_path, _everywhere())),
+    ]
+    return [
+        Setting(key=f"{daemon}.{key}", value=value, source=origin[key].place if key in origin else "default")
+        for daemon, settings, origin in loaded
+        for key, value in settings.model_dump(mode="json").items()
+    ]
+
+
+def _everywhere() -> list[_Source]:
+    """The variable that names the colony for every command."""
+    colony = os.environ.get("CORAL_COLONY", "")
+    return [_Source(place="the environment", values={"colony": colony}, key_prefix="CORAL_", upper=True)] if colony else []
 
 
 def _load(
     cls: type[_T], daemon: str, flags: Mapping[str, object], config_path: Path | None, extra: list[_Source] | None = None
-) -> _T:
+) -> tuple[_T, dict[str, _Source]]:
+    """The settings, and by key the place that gave it; what has its default is not in there."""
     given = {key: value for key, value in flags.items() if value is not None}
     sources = [
         *_file_sources(daemon, config_path),
@@ -173,7 +213,7 @@ def _load(
             merged[key] = value
             origin[key] = source
     try:
-        return cls(**merged)
+        return cls(**merged), origin
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = str(first["loc"][0])

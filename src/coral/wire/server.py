@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from coral.model.errors import CoralError, Internal, InvalidArgument, Unavailable, Unimplemented
+from coral.model.errors import CoralError, FailedPrecondition, Internal, InvalidArgument, Unimplemented
 from coral.model.text import printable
 from coral.wire.address import MAX_MESSAGE_BYTES, split_address
 from coral.wire.errors import abort
@@ -127,7 +127,7 @@ class Server:
             HOST:PORT with the port that it really has.
 
         Raises:
-            Unavailable: The port is taken or may not be bound.
+            FailedPrecondition: The port is taken or may not be bound.
         """
         host, _ = split_address(listen)
         self._names[:] = [*services, health.SERVICE_NAME]
@@ -135,7 +135,7 @@ class Server:
         try:
             port = self.grpc.add_insecure_port(listen)
         except RuntimeError:
-            raise Unavailable(
+            raise FailedPrecondition(
                 f"Cannot listen on {listen}: {_why_not(listen)}.", hint=f"Choose another with {flag}."
             ) from None
         await self.grpc.start()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from coral.config import places
-from coral.config.settings import ServicePattern, load_agent_settings, load_colony_settings
+from coral.config.settings import ServicePattern, load_agent_settings, load_colony_settings, show_settings
 from coral.model.errors import InvalidArgument
 
 
@@ -143,6 +143,20 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str, v
     with pytest.raises(InvalidArgument) as caught:
         load_agent_settings({})
     assert caught.value.message.startswith(message)
+
+
+def test_what_counts_and_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each setting of both daemons is shown with the place that gave it."""
+    system = _write(tmp_path / "etc" / "colony.yaml", "{max_sessions: 5, heartbeat_ms: 7}")
+    monkeypatch.setenv("CORAL_COLONY__HEARTBEAT_MS", "9")
+    monkeypatch.setenv("CORAL_COLONY", "c:1")
+    shown = {one.key: (one.value, one.source) for one in show_settings()}
+    assert len(shown) == 16
+    assert shown["colony.max_sessions"] == (5, str(system))
+    assert shown["colony.heartbeat_ms"] == (9, "the environment")
+    assert shown["colony.listen"] == ("127.0.0.1:8081", "default")
+    assert shown["agent.colony"] == ("c:1", "the environment")
+    assert shown["agent.services"] == ([], "default")
 
 
 def test_places_follow_xdg(monkeypatch: pytest.MonkeyPatch) -> None:

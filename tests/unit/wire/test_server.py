@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from coral.model.errors import CoralError, FailedPrecondition, Internal, InvalidArgument, NotFound, Unavailable, Unimplemented
+from coral.model.errors import CoralError, FailedPrecondition, Internal, InvalidArgument, NotFound, Unimplemented
 from coral.wire._generated.mesh.v1 import ebpf_pb2, ebpf_pb2_grpc
 from coral.wire.address import require_loopback
 from coral.wire.errors import from_rpc
@@ -152,7 +152,7 @@ def test_a_taken_port_names_the_flag() -> None:
         async with running() as (address, _):
             await Server().start(address, services=[], flag="--colony-port")
 
-    with pytest.raises(Unavailable, match=r"the port is taken\. Choose another with --colony-port"):
+    with pytest.raises(FailedPrecondition, match=r"the port is taken\. Choose another with --colony-port"):
         asyncio.run(scenario())
 
 
@@ -162,7 +162,7 @@ def test_an_address_of_another_host_is_not_called_taken() -> None:
     async def scenario() -> None:
         await Server().start("192.0.2.1:1", services=[], flag="--listen")
 
-    with pytest.raises(Unavailable, match=r"192\.0\.2\.1:1: Cannot assign requested address\."):
+    with pytest.raises(FailedPrecondition, match=r"192\.0\.2\.1:1: Cannot assign requested address\."):
         asyncio.run(scenario())
 
 
