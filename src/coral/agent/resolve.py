@@ -11,6 +11,7 @@ from pathlib import PurePath
 from coral.elf.image import ImageInfo, ImageKey
 from coral.elf.parser import Parser
 from coral.model.errors import FailedPrecondition, NotFound
+from coral.model.probe import split_function
 from coral.model.site import FunctionPlan
 from coral.procfs.maps import Module, modules, open_module
 from coral.procfs.process import Process
@@ -31,8 +32,8 @@ class FunctionName:
     @classmethod
     def parse(cls, text: str) -> FunctionName:
         """Of ``[LIBRARY!]NAME``."""
-        library, mark, name = text.rpartition("!")
-        return cls(library=library if mark else "", name=name)
+        library, name = split_function(text)
+        return cls(library=library, name=name)
 
 
 class LibraryNotLoaded(NotFound):

@@ -80,11 +80,11 @@ class ProbeSpec:
 
     def __post_init__(self) -> None:
         check_name(self.service_name, "service_name")
-        check_name(self.function_name, "function_name")
+        split_function(check_name(self.function_name, "function_name"))
         check_sdk_addr(self.sdk_addr)
         if not MIN_DURATION_NS <= self.duration_ns <= MAX_DURATION_NS:
             raise InvalidArgument(
-                f"A duration of {self.duration_ns / SECOND_NS:g} s is out of range.",
+                f"A duration of {self.duration_ns / SECOND_NS:.12g} s is out of range.",
                 hint="Choose between 1 s and 600 s; leave it out for 60 s.",
             )
         bounds = self.filter
@@ -94,6 +94,23 @@ class ProbeSpec:
             raise InvalidArgument(
                 "The filter's max_duration is below its min_duration, so no call could pass.", hint="Swap them."
             )
+
+
+def split_function(text: str) -> tuple[str, str]:
+    """Library and name of ``[LIBRARY!]NAME``; the library is empty when none is given.
+
+    Raises:
+        InvalidArgument: One of them is missing beside the mark.
+    """
+    library, mark, name = text.partition("!")
+    if not mark or library.endswith("operator"):  # C++ has operator! and operator!=
+        return "", text
+    if not library or not name:
+        raise InvalidArgument(
+            f"function_name {text!r} lacks what stands {'behind' if library else 'before'} the exclamation mark.",
+            hint="Write LIBRARY!NAME, for example libc.so.6!malloc, or NAME alone.",
+        )
+    return library, name
 
 
 def check_sdk_addr(value: str) -> str:

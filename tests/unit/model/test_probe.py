@@ -3,9 +3,37 @@
 import pytest
 
 from coral.model.errors import InvalidArgument
-from coral.model.probe import ProbeFilter, ProbeSpec, check_sdk_addr
+from coral.model.probe import ProbeFilter, ProbeSpec, check_sdk_addr, split_function
 
 SECOND = 10**9
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("work", ("", "work")),
+        ("libc.so.6!malloc", ("libc.so.6", "malloc")),
+        ("dup_a.c:work", ("", "dup_a.c:work")),
+        ("Vec::operator!=", ("", "Vec::operator!=")),
+        ("libvec.so!Vec::operator!", ("libvec.so", "Vec::operator!")),
+    ],
+)
+def test_a_function_may_name_its_library(text: str, parts: tuple[str, str]) -> None:
+    """The first exclamation mark divides, unless it belongs to a C++ operator."""
+    assert split_function(text) == parts
+
+
+@pytest.mark.parametrize("name", ["!work", "libx.so!", "!"])
+def test_half_a_function_is_refused(name: str) -> None:
+    """It would wait for ever for a library or a function that has no name."""
+    with pytest.raises(InvalidArgument, match="LIBRARY!NAME"):
+        ProbeSpec(service_name="shop", function_name=name)
+
+
+def test_a_duration_just_out_of_range_is_told_as_it_is() -> None:
+    """The message does not round it into the range."""
+    with pytest.raises(InvalidArgument, match=r"600\.000000001 s is out of range"):
+        ProbeSpec(service_name="shop", function_name="pay", duration_ns=600 * SECOND + 1)
 
 
 @pytest.mark.parametrize("seconds", [-5, 0, 0.999, 600.001, 601])
