@@ -257,6 +257,7 @@ class Collectors:
                 self._activate(collector)
 
     async def _housekeeping(self) -> None:
+        lost = self._engine.lost()
         while True:
             await asyncio.sleep(_TICK_S)
             running = self.running
@@ -268,6 +269,9 @@ class Collectors:
                 if collector.status is Status.PENDING:
                     await self._attacher.join(collector, self._processes.known_instances(collector.spec.service_name))
                     self._activate(collector)
+            before, lost = lost, self._engine.lost()
+            if lost != before:
+                _log.error("the kernel's tables of processes were full: forked children may be missing", **lost)
             self._forget_old()
 
     def _activate(self, collector: Collector) -> None:

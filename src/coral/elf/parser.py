@@ -140,15 +140,6 @@ class Parser:
             _remember(self._plans, (key, function, library), known)
         return known
 
-    async def search(self, fd: int, key: ImageKey, path: str, text: str, limit: int = 10) -> list[str]:
-        """The names of an image's functions that are most like ``text``, best first.
-
-        Raises:
-            FailedPrecondition, DeadlineExceeded, Internal: As for ``identify``.
-        """
-        names: list[str] = await self._call(fd, key, path, operation="search", text=text, limit=limit)
-        return names
-
     async def _call(self, fd: int, key: ImageKey, path: str, **request: object) -> Any:
         message = json.dumps({"key": asdict(key), "path": path, **request}).encode()
         async with self._lock:

@@ -19,7 +19,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from coral.elf import names
 from coral.elf.file import ElfFile
 from coral.elf.image import ImageKey
 from coral.elf.messages import error_to_json, info_to_json, plan_to_json, read_exactly
@@ -42,7 +41,6 @@ class Worker:
         self._operations: dict[str, Callable[[Program, dict[str, Any]], object]] = {
             "identify": lambda program, request: info_to_json(program.file.info),
             "plan": lambda program, request: plan_to_json(plan(program, request["function"], library=request["library"])),
-            "search": lambda program, request: names.nearest(program.symbols, request["text"], request["limit"]),
         }
 
     def answer(self, request: dict[str, Any], fd: int) -> dict[str, object]:
