@@ -124,7 +124,7 @@ class DebugServicer(ebpf_pb2_grpc.DebugServiceServicer):
                 f"after_sequence {after} is beyond the last one, {collector.window.last_sequence}.",
                 hint="Give the last sequence that was received.",
             )
-        revision = -1
+        sent_revision = -1
         with collector.listen() as changed:
             while True:
                 changed.clear()
@@ -132,18 +132,20 @@ class DebugServicer(ebpf_pb2_grpc.DebugServiceServicer):
                 events = collector.window.after(after, _BATCH_EVENTS)
                 first, after = (int(events["sequence"][0]), int(events["sequence"][-1])) if len(events) else (0, after)
                 final = ended and after == collector.window.last_sequence
+                # Read before the yield: what changes while the reader takes the batch is for the next one.
+                revision = collector.revision
                 yield ebpf_pb2.UprobeEventBatch(
                     arrow_ipc=batch.encode(batch.to_batch(events, collector.origin)) if len(events) else b"",
                     first_sequence=first,
                     last_sequence=after,
                     ledger=_ledger(collector),
-                    instances=_instances(collector) if final or revision != collector.revision else (),
+                    instances=_instances(collector) if final or revision != sent_revision else (),
                     collector_id=collector.collector_id,
                     final=final,
                     status=collector.status,
                     reason_code=collector.reason_code,
                 )
-                revision = collector.revision
+                sent_revision = revision
                 if final:
                     return
                 if collector.window.last_sequence == after and not collector.ended.is_set():
