@@ -7,17 +7,11 @@ import asyncio
 import numpy as np
 import pytest
 from support import build
+from support.agent_parts import collectors_on, probe_of
 from support.target import running
 
-from coral.agent.attach import Attacher
-from coral.agent.collectors import Collectors
-from coral.agent.processes import Processes
-from coral.agent.resolve import Resolver
-from coral.elf.parser import Parser
 from coral.kernel.engine import Drained, Engine
-from coral.model.probe import ProbeConfig, ProbeFilter, ProbeSpec
 from coral.model.session import InstanceStatus
-from coral.procfs.table import ProcessTable
 
 pytestmark = pytest.mark.kernel
 
@@ -39,28 +33,11 @@ class LateEngine(Engine):
 
 async def _statuses(engine: LateEngine, service: str, pid: int) -> list[InstanceStatus]:
     """Attaches to a program, then lets the reports in from before, and says what became of its instance."""
-    async with Parser() as parser:
-        processes = Processes(ProcessTable(), "test")
-        attacher = Attacher(engine, Resolver(parser), processes)
-        collectors = Collectors(
-            agent_id="test", engine=engine, attacher=attacher, processes=processes, window_bytes=1 << 20, limit=4
-        )
-        running_collectors = asyncio.create_task(collectors.run())
-        try:
-            spec = ProbeSpec(
-                service_name=service,
-                function_name="work",
-                duration_ns=60_000_000_000,
-                config=ProbeConfig(),
-                filter=ProbeFilter(),
-            )
-            collector = await collectors.start(spec, session_id="", of_colony=False, actor="test")
-            engine.released = True
-            await collectors.stop(collector.collector_id)
-            return [instance.status for instance in collector.instances if instance.pid == pid]
-        finally:
-            running_collectors.cancel()
-            await asyncio.wait([running_collectors])
+    async with collectors_on(engine) as collectors:
+        collector = await collectors.start(probe_of(service, "work"), session_id="", of_colony=False, actor="test")
+        engine.released = True
+        await collectors.stop(collector.collector_id)
+        return [instance.status for instance in collector.instances if instance.pid == pid]
 
 
 def test_a_late_report_of_the_exec_that_started_a_program_does_not_end_it() -> None:
