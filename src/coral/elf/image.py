@@ -45,6 +45,30 @@ class ImageKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OpenFile:
+    """A file that was opened by one process to be read by another, which is given the descriptor.
+
+    Attributes:
+        fd: Open for reading; whoever opened it closes it.
+        key: Its identity at that moment.
+        path: For messages.
+    """
+
+    fd: int
+    key: ImageKey
+    path: str
+
+    @classmethod
+    def of(cls, fd: int, path: str) -> Self:
+        """An open file as it is now.
+
+        Raises:
+            OSError: It cannot be examined.
+        """
+        return cls(fd=fd, key=ImageKey.of_fd(fd), path=path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageInfo:
     """What an image says about itself.
 

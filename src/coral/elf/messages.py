@@ -11,6 +11,9 @@ from coral.model.addresses import FileOffset
 from coral.model.errors import AmbiguousName, CoralError, error_for
 from coral.model.site import FunctionPlan, Method, Pairing, Site, SiteKind
 
+MOST_FILES = 16
+"""With one request: the image, and files that may hold its symbols."""
+
 
 def info_to_json(info: ImageInfo) -> dict[str, Any]:
     """An ``ImageInfo`` as JSON."""

@@ -13,11 +13,12 @@ import struct
 import subprocess
 import sys
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from coral.elf.image import ImageInfo, ImageKey
+from coral.elf.image import ImageInfo, ImageKey, OpenFile
 from coral.elf.messages import error_from_json, info_from_json, plan_from_json, read_exactly
 from coral.model.errors import DeadlineExceeded, Internal
 from coral.model.site import FunctionPlan
@@ -45,15 +46,15 @@ class _Child:
             )
         self.connection = ours
 
-    def exchange(self, request: bytes, fd: int, limit_s: float) -> dict[str, Any]:
-        """Sends a request with a descriptor, and waits for the answer.
+    def exchange(self, request: bytes, descriptors: Sequence[int], limit_s: float) -> dict[str, Any]:
+        """Sends a request with its descriptors, and waits for the answer.
 
         Raises:
             TimeoutError: It did not come in time.
             EOFError, OSError: The worker died.
         """
         self.connection.settimeout(limit_s)
-        socket.send_fds(self.connection, [_LENGTH.pack(len(request))], [fd])
+        socket.send_fds(self.connection, [_LENGTH.pack(len(request))], descriptors)
         self.connection.sendall(request)
         (size_bytes,) = _LENGTH.unpack(read_exactly(self.connection, _LENGTH.size))
         answer: dict[str, Any] = json.loads(read_exactly(self.connection, size_bytes))
@@ -82,7 +83,7 @@ class Parser:
         self._child: _Child | None = None
         self._lock = asyncio.Lock()
         self._infos: OrderedDict[ImageKey, ImageInfo] = OrderedDict()
-        self._plans: OrderedDict[tuple[ImageKey, str, str], FunctionPlan] = OrderedDict()
+        self._plans: OrderedDict[tuple[tuple[ImageKey, ...], str, str], FunctionPlan] = OrderedDict()
 
     async def __aenter__(self) -> Self:
         self._child = _Child()
@@ -113,11 +114,20 @@ class Parser:
         """
         known = self._infos.get(key)
         if known is None:
-            known = info_from_json(await self._call(fd, key, path, operation="identify"))
+            known = info_from_json(await self._call([OpenFile(fd=fd, key=key, path=path)], operation="identify"))
             _remember(self._infos, key, known)
         return known
 
-    async def plan(self, fd: int, key: ImageKey, path: str, function: str, *, library: str = "") -> FunctionPlan:
+    async def plan(
+        self,
+        fd: int,
+        key: ImageKey,
+        path: str,
+        function: str,
+        *,
+        library: str = "",
+        debug: Sequence[OpenFile] = (),
+    ) -> FunctionPlan:
         """How a function of an image is probed.
 
         Args:
@@ -126,6 +136,7 @@ class Parser:
             path: For messages.
             function: ``NAME`` or ``FILE:NAME``.
             library: Base name of the image, when it is not the program itself.
+            debug: Files that may hold its symbols, the likeliest first, at most ``MOST_FILES - 1``.
 
         Raises:
             NotFound: There is no such function; the hint has the nearest names.
@@ -133,21 +144,25 @@ class Parser:
             FailedPrecondition: It cannot be probed, and the message says why; or as for ``identify``.
             DeadlineExceeded, Internal: As for ``identify``.
         """
-        known = self._plans.get((key, function, library))
+        files = [OpenFile(fd=fd, key=key, path=path), *debug]
+        question = (tuple(file.key for file in files), function, library)
+        known = self._plans.get(question)
         if known is None:
-            answer = await self._call(fd, key, path, operation="plan", function=function, library=library)
-            known = plan_from_json(answer)
-            _remember(self._plans, (key, function, library), known)
+            known = plan_from_json(await self._call(files, operation="plan", function=function, library=library))
+            _remember(self._plans, question, known)
         return known
 
-    async def _call(self, fd: int, key: ImageKey, path: str, **request: object) -> Any:
-        message = json.dumps({"key": asdict(key), "path": path, **request}).encode()
+    async def _call(self, files: Sequence[OpenFile], **request: object) -> Any:
+        """Asks the worker about the first of ``files``; the others may hold its symbols."""
+        path = files[0].path
+        named = [{"key": asdict(file.key), "path": file.path} for file in files]
+        message = json.dumps({"files": named, **request}).encode()
         async with self._lock:
             if self._child is None:
                 self._child = _Child()
             child = self._child
             try:
-                answer = await asyncio.to_thread(child.exchange, message, fd, self._limit_s)
+                answer = await asyncio.to_thread(child.exchange, message, [file.fd for file in files], self._limit_s)
             except asyncio.CancelledError:
                 # The thread still waits for an answer that nobody wants any more; a dead worker ends that.
                 self._child = None
