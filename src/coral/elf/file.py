@@ -6,6 +6,7 @@ LIEF parses the container (headers, notes, relocations); bytes are read from a m
 from __future__ import annotations
 
 import hashlib
+import io
 import mmap
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -89,7 +90,8 @@ class ElfFile:
     def _parse(self, fd: int) -> lief.ELF.Binary:
         config = lief.ELF.ParserConfig()
         config.parse_overlay = False
-        binary = lief.ELF.parse(f"/proc/self/fd/{fd}", config)
+        # By descriptor, not by a path below /proc: the worker has no access to paths.
+        binary = lief.ELF.parse(io.FileIO(fd, "rb", closefd=False), config)
         if binary is None:
             raise FailedPrecondition(f"{self.path} is a damaged ELF file.", hint="Compare it with the one that was built.")
         return binary
