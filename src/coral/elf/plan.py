@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coral.elf import flow, names, sites
+from coral.elf import demangle, flow, names, sites
 from coral.elf.program import Program
 from coral.elf.symbols import Function
 from coral.model.errors import FailedPrecondition
@@ -72,7 +72,7 @@ def plan_functions(program: Program, name: str, functions: tuple[Function, ...],
     go = languages == {True}
     return FunctionPlan(
         name=name,
-        language="go" if go else "c",
+        language="go" if go else demangle.language(functions[0].name),
         pairing=Pairing.GO if go else Pairing.STACK_POINTER,
         method=Method.ENTRY_ONLY if problem else Method.RET_SITES,
         reason=problem,
@@ -83,10 +83,8 @@ def plan_functions(program: Program, name: str, functions: tuple[Function, ...],
 
 def _plan_one(program: Program, function: Function) -> tuple[Site, list[Site], str, bool]:
     """Entry, exits, why the exits cannot be used, and whether it is Go."""
-    _check(program, function)
+    check_tables(program, function)
     go_function = program.go.at(function.vaddr) if program.go else None
-    if go_function is not None and (reason := _go_refusal(function, assembly=go_function.assembly, sp=go_function.writes_sp)):
-        raise _refused(function, reason)
     go = go_function is not None
     body = flow.explore(program, function, go=go, resumes_at=go_function.resumes_at if go_function else None)
     inner = [other for other in program.symbols.inside(function.vaddr, function.end) if other.size_bytes]
@@ -100,18 +98,14 @@ def _plan_one(program: Program, function: Function) -> tuple[Site, list[Site], s
     return entry, leaves, problem, go
 
 
-def _check(program: Program, function: Function) -> None:
-    """Refuses what cannot be a function to probe.
+def check_tables(program: Program, function: Function) -> None:
+    """Refuses what the tables of the file alone say cannot be probed; decodes nothing.
 
     Raises:
         FailedPrecondition: It cannot.
     """
     if function.indirect:
         raise _refused(function, "is chosen when the program starts (IFUNC), so its symbol is that of the chooser")
-    if names.is_mangled(function.name):
-        raise FailedPrecondition(
-            f"{printable(function.name)} is a C++ or Rust function.", hint="C++ and Rust are not supported yet."
-        )
     if not function.size_bytes:
         raise _refused(function, "has no size in the symbol table, so where it ends is not known")
     segment = program.file.executable(function.vaddr)
@@ -119,6 +113,9 @@ def _check(program: Program, function: Function) -> None:
         raise _refused(function, "is not in a part of the file that is mapped executable")
     if program.file.info.language == "go" and not program.go:
         raise _refused(function, "is in a Go program older than Go 1.18, or its table of functions is damaged")
+    go = program.go.at(function.vaddr) if program.go else None
+    if go is not None and (reason := _go_refusal(function, assembly=go.assembly, sp=go.writes_sp)):
+        raise _refused(function, reason)
 
 
 def _go_refusal(function: Function, *, assembly: bool, sp: bool) -> str:
@@ -131,5 +128,7 @@ def _go_refusal(function: Function, *, assembly: bool, sp: bool) -> str:
 
 def _refused(function: Function, reason: str) -> FailedPrecondition:
     return FailedPrecondition(
-        f"{printable(function.name)} cannot be probed: it {reason}.", hint="Name one of its callers or callees."
+        f"{printable(function.name)} cannot be probed: it {reason}.",
+        hint="Name one of its callers or callees.",
+        details={"reason": reason},
     )
