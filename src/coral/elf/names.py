@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from rapidfuzz import fuzz, process
 
+from coral.elf import demangle
 from coral.elf.symbols import Function, SymbolTable
 from coral.model.errors import AmbiguousName, FailedPrecondition, NotFound
 from coral.model.text import printable
@@ -40,6 +41,30 @@ class Match:
 
     name: str
     functions: tuple[Function, ...]
+
+    @property
+    def symbol(self) -> str:
+        """Its name as the file has it."""
+        return self.functions[0].name
+
+    @property
+    def demangled(self) -> str:
+        """Its name as the source spells it, with parameters where the symbol has them."""
+        return demangle.demangle(base_name(self.symbol)) or self.name
+
+    @property
+    def language(self) -> str:
+        """``cpp``, ``rust``, or ``c`` when the symbol is not mangled (then it may be Go as well)."""
+        return demangle.language(self.symbol)
+
+
+def all_functions(symbols: SymbolTable) -> list[Match]:
+    """Every function that can be named, by name, as ``find`` groups them."""
+    index: dict[str, list[Function]] = defaultdict(list)
+    for name, functions in symbols.by_name.items():
+        if not _SPLIT.search(name):
+            index[base_name(name)].extend(functions)
+    return [match for name in sorted(index) for match in _group(name, index[name])]
 
 
 def base_name(name: str) -> str:
@@ -115,9 +140,26 @@ def _index(symbols: SymbolTable) -> _Index:
     for name, functions in symbols.by_name.items():
         if not _SPLIT.search(name):
             index[base_name(name)].extend(functions)
+            if source := demangle.demangle(base_name(name)):
+                index[_path(source)].extend(functions)
     _indexes.clear()
     _indexes[id(symbols)] = (symbols, index)
     return index
+
+
+def _path(source: str) -> str:
+    """``void shop::f<int>(int)`` as ``shop::f<int>``."""
+    path, depth = "", 0
+    for at, character in enumerate(source):
+        depth += character in "<{"
+        depth -= character in ">}"
+        if not depth and character == " " and not path.endswith("operator"):
+            path = ""
+        elif not depth and character == "(" and path and not path.endswith(("operator", ":")):
+            return path if not path.endswith("::") else path + source[at:]
+        else:
+            path += character
+    return path
 
 
 def _exact(index: _Index, name: str) -> list[Match]:
@@ -208,19 +250,9 @@ def _not_found(symbols: SymbolTable, text: str, path: str) -> NotFound | FailedP
             f"{shown!r} was inlined into its callers in {path}; only {split[0]} is left of it.",
             hint="Name one of its callers, or build with -fno-partial-inlining.",
         )
-    last = re.split(r"\.|::|/", text)[-1]
-    if last and any(_MANGLED.match(name) and f"{len(last)}{last}" in name for name in symbols.by_name):
-        return FailedPrecondition(
-            f"{shown!r} is a C++ or Rust function of {path}.", hint="C++ and Rust are not supported yet."
-        )
     names = [printable(name) for name in nearest(symbols, text)]
     return NotFound(
         f"{path} has no function {shown!r}.",
         hint=f"The nearest are: {', '.join(names)}." if names else "",
         details={"nearest": "\n".join(names)} if names else {},
     )
-
-
-def is_mangled(name: str) -> bool:
-    """Whether a symbol is that of a C++ or Rust function."""
-    return bool(_MANGLED.match(name))

@@ -138,13 +138,12 @@ def test_an_ifunc_is_refused_with_its_reason(tmp_path: Path) -> None:
         elf_images.plan_of(image, "work")
 
 
-def test_a_mangled_function_is_refused_until_its_language_is_supported(tmp_path: Path) -> None:
-    """C++ names are found, and refused with a sentence that says so, by their symbol and by their source name."""
+def test_a_mangled_function_is_planned_in_its_language(tmp_path: Path) -> None:
+    """C++ names are found by their symbol and by their source name."""
     source = tmp_path / "plus.c"
     source.write_text(
         'int work(int a) __asm__("_ZN4shop4workEi");\nint work(int a) { return a; }\nint main() { return 0; }\n'
     )
     image = elf_images.program(elf_images.gcc(tmp_path / "plus", source))
     for name in ("_ZN4shop4workEi", "shop::work"):
-        with pytest.raises(FailedPrecondition, match="C\\+\\+ and Rust are not supported yet"):
-            elf_images.plan_of(image, name)
+        assert elf_images.plan_of(image, name).language == "cpp"
