@@ -102,6 +102,7 @@ class _Walk:
     ) -> None:
         self.program = program
         self.arch = program.arch
+        self.end = function.end
         self.body = Body(function=function, regions=list(regions))
         self.go = go
         self.resumes_at = resumes_at
@@ -146,7 +147,10 @@ class _Walk:
         return f"+{vaddr - self.body.function.vaddr:#x}" if vaddr >= self.body.function.vaddr else f"{vaddr:#x}"
 
     def _inside(self, vaddr: int) -> bool:
-        return any(vaddr in region for region in self.body.regions)
+        function = self.body.function
+        if function.vaddr <= vaddr < self.end:
+            return True
+        return any(region.start <= vaddr < region.end for region in self.body.regions)
 
     def _decode_row(self, region: Region) -> None:
         if region.exact:
@@ -232,17 +236,27 @@ class _Walk:
 
     def _step(self, vaddr: Vaddr) -> None:
         body = self.body
-        state = body.states[vaddr]
-        instruction = self._instruction(vaddr)
-        if instruction is None:
-            self._fail(f"has bytes that do not decode at {self._at(vaddr)}")
-            return
-        body.instructions[vaddr] = instruction
-        body.successors.setdefault(vaddr, set())
-        flow, target = instruction.flow, instruction.target
-        if flow is Flow.NEXT:
-            self._go_on(instruction, self.arch.after(instruction, state, go=self.go))
-        elif flow is Flow.CALL:
+        while True:
+            state = body.states[vaddr]
+            instruction = self._instruction(vaddr)
+            if instruction is None:
+                self._fail(f"has bytes that do not decode at {self._at(vaddr)}")
+                return
+            body.instructions[vaddr] = instruction
+            body.successors.setdefault(vaddr, set())
+            flow, target = instruction.flow, instruction.target
+            if flow is not Flow.NEXT:
+                break
+            state, end = self.arch.after(instruction, state, go=self.go), instruction.end
+            if end in body.states or vaddr in self.only_after_call or not self._inside(end):
+                self._go_on(instruction, state)
+                return
+            # Nothing else leads there yet, as far as is known: straight on.
+            body.successors[vaddr].add(end)
+            body.states[end] = state
+            self.came_from.setdefault(end, vaddr)
+            vaddr = end
+        if flow is Flow.CALL:
             self._call(instruction, state)
         elif flow is Flow.JUMP and target is not None:
             self._jump(instruction, target, state)

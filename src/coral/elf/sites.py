@@ -28,6 +28,8 @@ def entry(program: Program, body: Body, *, go: bool) -> Site:
     """
     reasons: list[str] = []
     candidates: list[Instruction] = []
+    # Where a jump may leave the function, its exit probe is needed there alone: entry and exit at once would depend on order.
+    leaves = {leave.instruction.address for leave in body.exits}
     for instruction in _prefix(program, body, go=go):
         refusal = program.arch.refusal(instruction)
         reason = f"begins where {refusal}" if refusal else _uneven(body, instruction)
@@ -35,10 +37,10 @@ def entry(program: Program, body: Body, *, go: bool) -> Site:
             reasons.append(reason)
         else:
             candidates.append(instruction)
+            if instruction.address not in leaves and program.arch.emulated(instruction):
+                break  # none can be better
     if not candidates:
         raise NoEntry(reasons[0] if reasons else "has no code that decodes")
-    # Where a jump may leave the function, its exit probe is needed there alone: entry and exit at once would depend on order.
-    leaves = {leave.instruction.address for leave in body.exits}
     apart = [candidate for candidate in candidates if candidate.address not in leaves] or candidates
     chosen = next((candidate for candidate in apart if program.arch.emulated(candidate)), apart[0])
     return site(program, chosen, SiteKind.ENTRY, _entry_reason(body, chosen, emulated=program.arch.emulated(chosen)))

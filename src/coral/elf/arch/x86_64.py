@@ -7,6 +7,7 @@ Intel SDM, volume 2, chapter 2 (prefixes, REX, VEX, EVEX) and appendix A (opcode
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import capstone
@@ -35,6 +36,9 @@ _REFUSED_OPCODES_0F = frozenset(bytes.fromhex("0001 0506070809 0b 30343537 7879 
 # Linux 6.18 replaces the trap on a nop of this length, once hit, by a call to a page that it maps for the purpose. That page
 # is not copied on fork (VM_DONTCOPY in create_uprobe_trampoline of the same file) while the call is: seen to kill children.
 _OPTIMIZED_BYTES = 5
+
+_ENCODINGS = 1 << 16  # that are remembered: most instructions of a program are one of few
+_MASK = (1 << 64) - 1
 
 _decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
 
@@ -68,19 +72,20 @@ def _shape(code: bytes) -> _Shape:
     return _Shape(prefixes, rex, 0, first, code[at + 1 :])
 
 
-def _relative(code: bytes, address: int, size: int) -> Vaddr:
-    return Vaddr((address + len(code) + int.from_bytes(code[-size:], "little", signed=True)) & (1 << 64) - 1)
+def _distance(code: bytes, size: int) -> int:
+    return len(code) + int.from_bytes(code[-size:], "little", signed=True)
 
 
-def _flow(code: bytes, address: int) -> tuple[Flow, Vaddr | None, int]:
-    """What an encoding does to the flow, its target and its condition."""
+@functools.lru_cache(_ENCODINGS)
+def _flow(code: bytes) -> tuple[Flow, int | None, int]:
+    """What an encoding does to the flow, how far its target is from its own first byte, and its condition."""
     shape = _shape(code)
     opcode = shape.opcode
     if shape.map == 0x0F:
         if 0x80 <= opcode <= 0x8F:
             if 0x66 in shape.prefixes and not shape.rex & 8:
                 return Flow.FOREIGN, None, -1
-            return Flow.BRANCH, _relative(code, address, 4), opcode & 15
+            return Flow.BRANCH, _distance(code, 4), opcode & 15
         if opcode in (0x0B, 0xFF, 0xB9):
             return Flow.STOP, None, -1
         return (Flow.FOREIGN if opcode in (0x07, 0x34, 0x35) else Flow.NEXT), None, -1  # sysret, sysenter, sysexit
@@ -91,14 +96,14 @@ def _flow(code: bytes, address: int) -> tuple[Flow, Vaddr | None, int]:
         if 0x66 in shape.prefixes and not shape.rex & 8:
             return Flow.FOREIGN, None, -1
         if opcode == 0xE8:
-            return Flow.CALL, _relative(code, address, 4), -1
+            return Flow.CALL, _distance(code, 4), -1
         if opcode == 0xE9:
-            return Flow.JUMP, _relative(code, address, 4), -1
+            return Flow.JUMP, _distance(code, 4), -1
         if opcode == 0xEB:
-            return Flow.JUMP, _relative(code, address, 1), -1
-        return Flow.BRANCH, _relative(code, address, 1), opcode & 15
+            return Flow.JUMP, _distance(code, 1), -1
+        return Flow.BRANCH, _distance(code, 1), opcode & 15
     if 0xE0 <= opcode <= 0xE3:
-        return Flow.LOOP, _relative(code, address, 1), -1
+        return Flow.LOOP, _distance(code, 1), -1
     if opcode in (0xC3, 0xC2):
         return Flow.RETURN, None, -1
     if opcode in (0xF4, 0xCC):
@@ -127,10 +132,9 @@ class X8664:
         for start, size, mnemonic, _ in _decoder.disasm_lite(code, address, count):
             raw = code[at : at + size]
             at += size
-            flow, target, condition = _flow(raw, start)
-            found.append(
-                Instruction(address=start, code=raw, mnemonic=mnemonic, flow=flow, target=target, condition=condition)
-            )
+            flow, distance, condition = _flow(raw)
+            target = None if distance is None else Vaddr((start + distance) & _MASK)
+            found.append(Instruction(start, start + size, raw, mnemonic, flow, target, condition))
         return found
 
     def after(self, instruction: Instruction, state: State, *, go: bool) -> State:

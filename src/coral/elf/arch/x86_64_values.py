@@ -199,12 +199,56 @@ def _detail(instruction: Instruction) -> Any:
 
 
 def _effect(instruction: Instruction) -> _Effect:
-    found = _effects.get(instruction.code)
+    code = instruction.code
+    found = _effects.get(code)
     if found is None:
         if len(_effects) > _EFFECTS_LIMIT:
             _effects.clear()
-        found = _effects[instruction.code] = _understand(_detail(instruction))
+        alike = _alike(code)
+        found = _effects.get(alike)
+        if found is None:
+            found = _effects[alike] = _understand(_detail(instruction))
+        _effects[code] = found
     return found
+
+
+# Opcodes with a ModRM byte of which the registers that they name decide the effect, when the other operand is memory: integer
+# arithmetic, test, xchg, mov, movsxd, and their forms with an immediate; behind 0f: moves of vectors, cmovcc, movzx, movsx.
+_ADDRESSED = frozenset(
+    (*(opcode for opcode in range(0x40) if opcode & 7 < 4), 0x63, 0x80, 0x81, 0x83, *range(0x84, 0x8C), 0xC6, 0xC7)
+)
+_ADDRESSED_0F = frozenset((0x10, 0x11, 0x28, 0x29, *range(0x40, 0x50), 0x6F, 0x7F, 0xB6, 0xB7, 0xBE, 0xBF))
+_LEGACY_PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
+
+
+def _alike(code: bytes) -> bytes:
+    """What stands for all encodings that differ from this one in how far memory is from a register, or in what is put there.
+
+    Taking an encoding apart with capstone is what the analysis of a function would otherwise do most. Whether the distance is
+    0 is kept, and so is everything about memory with an index: that may be an element of a jump table.
+    """
+    at = 0
+    while at < len(code) - 1 and code[at] in _LEGACY_PREFIXES:
+        at += 1
+    at += code[at] & 0xF0 == 0x40
+    opcodes = _ADDRESSED
+    if code[at : at + 1] == b"\x0f":
+        opcodes = _ADDRESSED_0F
+        at += 1
+    if at + 1 >= len(code) or code[at] not in opcodes:
+        return code
+    mod, base = code[at + 1] >> 6, code[at + 1] & 7
+    at += 2
+    if mod == 3:
+        return code
+    if base == 4:
+        if at >= len(code) or code[at] >> 3 & 7 != 4 or not mod:
+            return code
+        at += 1
+    size = (4 if base == 5 else 0, 1, 4)[mod]
+    if not size:
+        return code
+    return code[:at] + (b"\1" if any(code[at : at + size]) else b"\0")
 
 
 def _understand(raw: Any) -> _Effect:
