@@ -1,24 +1,20 @@
-"""An ELF file, opened by descriptor: segments, identity, relocations.
-
-LIEF parses the container (headers, notes, relocations); bytes are read from a mapping of the file, which costs no copy.
-"""
+"""An ELF file, opened by descriptor: segments, identity, relocations; bytes are read from a mapping, which costs no copy."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import mmap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-import lief
-
+from coral.elf.debuglink import debug_link
+from coral.elf.dynamic import Dynamic
+from coral.elf.headers import ET_DYN, PT_LOAD, Headers, Section
 from coral.elf.image import ImageInfo
 from coral.model.addresses import FileOffset, Vaddr
 from coral.model.errors import FailedPrecondition
 
-_ELF_MAGIC = b"\x7fELF"
 # debug/buildinfo of the Go sources: magic, pointer size, flags; with flag 2 the strings follow at 32, length first.
 _BUILDINFO_MAGIC = b"\xff Go buildinf:"
 _BUILDINFO_INLINE = 2
@@ -63,44 +59,30 @@ class ElfFile:
             self.data: mmap.mmap | bytes = mmap.mmap(fd, 0, mmap.MAP_SHARED, mmap.PROT_READ)
         except ValueError:
             self.data = b""
-        if self.data[:4] != _ELF_MAGIC:
-            raise FailedPrecondition(
-                f"{path} is not an ELF file.", hint="Scripts run in an interpreter: name a function of that."
-            )
-        if self.data[4] != 2:
-            raise FailedPrecondition(f"{path} is a 32-bit program.", hint="Only 64-bit x86-64 programs are supported.")
-        self.binary = self._parse(fd)
-        self.machine = str(self.binary.header.machine_type).rpartition(".")[2].lower()
+        self.headers = Headers(self.data, path)
+        self.machine = self.headers.machine
         if self.machine != "x86_64":
             raise FailedPrecondition(f"{path} is for {self.machine}.", hint="Only x86-64 programs are supported.")
-        self.pie = self.binary.header.file_type == lief.ELF.Header.FILE_TYPE.DYN
+        self.pie = self.headers.type == ET_DYN
         self.segments = tuple(
             Segment(
-                vaddr=Vaddr(segment.virtual_address),
-                file_offset=FileOffset(segment.file_offset),
-                file_size_bytes=min(segment.physical_size, max(0, len(self.data) - segment.file_offset)),
-                executable=bool(int(segment.flags) & 1),
-                writable=bool(int(segment.flags) & 2),
+                vaddr=program.vaddr,
+                file_offset=program.file_offset,
+                file_size_bytes=min(program.file_size_bytes, max(0, len(self.data) - program.file_offset)),
+                executable=bool(program.flags & 1),
+                writable=bool(program.flags & 2),
             )
-            for segment in self.binary.segments
-            if segment.type == lief.ELF.Segment.TYPE.LOAD
+            for program in self.headers.programs
+            if program.type == PT_LOAD
         )
         self._executable = tuple(segment for segment in self.segments if segment.executable)
-
-    def _parse(self, fd: int) -> lief.ELF.Binary:
-        config = lief.ELF.ParserConfig()
-        config.parse_overlay = False
-        # By descriptor, not by a path below /proc: the worker has no access to paths.
-        binary = lief.ELF.parse(io.FileIO(fd, "rb", closefd=False), config)
-        if binary is None:
-            raise FailedPrecondition(f"{self.path} is a damaged ELF file.", hint="Compare it with the one that was built.")
-        return binary
 
     @cached_property
     def info(self) -> ImageInfo:
         """What it says about itself; hashes the whole file when it has no build id."""
-        build_id = self._build_id()
+        build_id = self.headers.build_id
         version = self._go_version()
+        link = debug_link(self.headers)
         is_go = bool(version) or self.section(".gopclntab") is not None or self.section(".note.go.buildid") is not None
         return ImageInfo(
             image_id=f"build-id:{build_id}" if build_id else f"sha256:{hashlib.sha256(self.data).hexdigest()}",
@@ -109,26 +91,22 @@ class ElfFile:
             language="go" if is_go else "c",
             go_version=version,
             pie=self.pie,
+            stripped=self.section(".symtab") is None,
+            debug_link=link.name if link is not None else "",
         )
-
-    def _build_id(self) -> str:
-        for note in self.binary.notes:
-            if note.type == lief.ELF.Note.TYPE.GNU_BUILD_ID:
-                return bytes(note.description).hex()
-        return ""
 
     def _go_version(self) -> str:
         section = self.section(".go.buildinfo")
         if section is None:
             return ""
-        head = self.read(Vaddr(section.virtual_address), 256)
+        head = self.read(section.vaddr, 256)
         if not head.startswith(_BUILDINFO_MAGIC) or len(head) < 34 or not head[15] & _BUILDINFO_INLINE:
             return ""
         return head[33 : 33 + head[32]].decode("ascii", "replace").split(" ")[0]
 
-    def section(self, name: str) -> lief.ELF.Section | None:
+    def section(self, name: str) -> Section | None:
         """A section by its name; None when there is none of it."""
-        return self.binary.get_section(name) if self.binary.has_section(name) else None
+        return self.headers.section(name)
 
     def file_offset(self, vaddr: int) -> FileOffset | None:
         """Where the byte at ``vaddr`` is in the file; None when the file does not hold it (not mapped, or .bss)."""
@@ -169,24 +147,19 @@ class ElfFile:
         return self._executable
 
     @cached_property
+    def dynamic(self) -> Dynamic:
+        """What it says to the dynamic linker."""
+        return Dynamic(self, self.headers)
+
+    @property
     def slots(self) -> dict[int, str]:
         """The names of the symbols that the dynamic linker stores addresses of, by the address of the slot."""
-        wanted = (lief.ELF.Relocation.TYPE.X86_64_JUMP_SLOT, lief.ELF.Relocation.TYPE.X86_64_GLOB_DAT)
-        return {
-            relocation.address: relocation.symbol.name
-            for relocation in (*self.binary.pltgot_relocations, *self.binary.dynamic_relocations)
-            if relocation.type in wanted and relocation.has_symbol
-        }
+        return self.dynamic.slots
 
-    @cached_property
+    @property
     def relocated(self) -> dict[int, int]:
         """The addresses (before the load bias) that the dynamic linker stores itself, by the address of the slot."""
-        wanted = lief.ELF.Relocation.TYPE.X86_64_RELATIVE
-        return {
-            relocation.address: relocation.addend
-            for relocation in self.binary.dynamic_relocations
-            if relocation.type == wanted and relocation.addend
-        }
+        return self.dynamic.relocated
 
     def pointer(self, vaddr: int) -> int:
         """The 64-bit address that is at ``vaddr`` once the file is loaded (before the load bias); 0 when there is none."""

@@ -41,8 +41,8 @@ class FrameTable:
         section = file.section(".eh_frame_hdr")
         if section is None:
             return
-        base = section.virtual_address
-        head = file.read(base, section.size)
+        base = section.vaddr
+        head = file.read(base, section.size_bytes)
         if len(head) < 12 or head[0] != 1 or head[2] != _COUNT_ENCODING or head[3] != _TABLE_ENCODING:
             return
         count = min(int.from_bytes(head[8:12], "little"), (len(head) - 12) // 8)
@@ -65,6 +65,16 @@ class FrameTable:
         if start != self._starts[index] or not start <= vaddr < end:
             return None
         return FrameRange(Vaddr(start), Vaddr(end))
+
+    def description(self, vaddr: int) -> Vaddr | None:
+        """Where the last FDE is that begins at or before ``vaddr``; None when there is none."""
+        index = bisect.bisect_right(self._starts, vaddr) - 1
+        return Vaddr(self._descriptions[index]) if index >= 0 else None
+
+    def size_at(self, vaddr: int) -> int:
+        """The size of the range that begins at ``vaddr``; 0 when none does."""
+        found = self.covering(vaddr)
+        return found.end - found.start if found is not None and found.start == vaddr else 0
 
     def next_start(self, vaddr: int) -> Vaddr | None:
         """The first address of the next FDE behind ``vaddr``."""

@@ -53,7 +53,7 @@ class GoTable:
         if section is None:
             return
         self._text = text
-        self._table = file.read(section.virtual_address, section.size)
+        self._table = file.read(section.vaddr, section.size_bytes)
         if len(self._table) < _HEADER.size:
             return
         magic, _, pointer_bytes, count, *_, functions = _HEADER.unpack_from(self._table)

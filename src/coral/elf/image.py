@@ -52,20 +52,22 @@ class OpenFile:
         fd: Open for reading; whoever opened it closes it.
         key: Its identity at that moment.
         path: For messages.
+        linked: Whether it was found by the name in an image's .gnu_debuglink, so that the CRC there must be its own.
     """
 
     fd: int
     key: ImageKey
     path: str
+    linked: bool = False
 
     @classmethod
-    def of(cls, fd: int, path: str) -> Self:
+    def of(cls, fd: int, path: str, *, linked: bool = False) -> Self:
         """An open file as it is now.
 
         Raises:
             OSError: It cannot be examined.
         """
-        return cls(fd=fd, key=ImageKey.of_fd(fd), path=path)
+        return cls(fd=fd, key=ImageKey.of_fd(fd), path=path, linked=linked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,8 @@ class ImageInfo:
         language: ``go`` when the Go linker made it, else ``c``.
         go_version: Such as ``go1.27.3``; empty when the file does not say.
         pie: Whether it can be loaded anywhere (ET_DYN: position independent programs and shared libraries).
+        stripped: Whether it has no .symtab, so that the names of its static functions are elsewhere, if anywhere.
+        debug_link: The base name of the file that holds what was stripped, from .gnu_debuglink; empty when it names none.
     """
 
     image_id: str
@@ -87,3 +91,5 @@ class ImageInfo:
     language: str
     go_version: str
     pie: bool
+    stripped: bool = False
+    debug_link: str = ""

@@ -136,7 +136,7 @@ class Parser:
             path: For messages.
             function: ``NAME`` or ``FILE:NAME``.
             library: Base name of the image, when it is not the program itself.
-            debug: Files that may hold its symbols, the likeliest first, at most ``MOST_FILES - 1``.
+            debug: Files that may hold its symbols, the likeliest first, at most ``MOST_FILES - 1``; see ``Program``.
 
         Raises:
             NotFound: There is no such function; the hint has the nearest names.
@@ -155,7 +155,7 @@ class Parser:
     async def _call(self, files: Sequence[OpenFile], **request: object) -> Any:
         """Asks the worker about the first of ``files``; the others may hold its symbols."""
         path = files[0].path
-        named = [{"key": asdict(file.key), "path": file.path} for file in files]
+        named = [{"key": asdict(file.key), "path": file.path, "linked": file.linked} for file in files]
         message = json.dumps({"files": named, **request}).encode()
         async with self._lock:
             if self._child is None:

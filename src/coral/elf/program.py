@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 from coral.elf.arch import Architecture, Flow, Instruction
@@ -9,8 +10,9 @@ from coral.elf.arch.x86_64 import X8664
 from coral.elf.file import ElfFile
 from coral.elf.frames import FrameTable
 from coral.elf.gotable import GoTable
+from coral.elf.image import OpenFile
 from coral.elf.references import References
-from coral.elf.symbols import SymbolTable
+from coral.elf.sources import read_symbols
 from coral.model.addresses import Vaddr
 
 # Names that ISO C and POSIX reserve, glibc's and GCC's own: no program may give them to something else. A name that is
@@ -27,13 +29,18 @@ _LANDING_PAD_BYTES = 512
 
 
 class Program:
-    """One image: its file, the tables in it, and questions about addresses."""
+    """One image: its file, the tables in it, and questions about addresses.
 
-    def __init__(self, file: ElfFile) -> None:
+    Args:
+        file: The image.
+        debug: Files that may hold what was stripped from it, the likeliest first.
+    """
+
+    def __init__(self, file: ElfFile, *, debug: Sequence[OpenFile] = ()) -> None:
         self.file = file
         self.arch: Architecture = X8664()
-        self.symbols = SymbolTable(file)
         self.frames = FrameTable(file)
+        self.symbols = read_symbols(file, self.frames, debug)
         self.references = References(file)
 
     @cached_property

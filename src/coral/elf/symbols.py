@@ -1,17 +1,23 @@
-"""The functions that a file names, in .symtab or .dynsym."""
+"""The functions that a file names, merged from all tables that name them."""
 
 from __future__ import annotations
 
 import bisect
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple, Protocol
 
-import lief
+import numpy as np
 
-from coral.elf.file import ElfFile
+from coral.elf.dynamic import Version
+from coral.elf.symtab import SHN_UNDEF, STB_LOCAL, STT_FILE, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE, Symbols
 from coral.model.addresses import Vaddr
+from coral.model.errors import FailedPrecondition
 
 _NEST = 8
+_MOST_FUNCTIONS = 3_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,9 +25,9 @@ class Function:
     """One function symbol.
 
     Attributes:
-        name: As the file has it, without a symbol version.
+        name: As the file has it, without the version that is the default one; an old version is kept, as ``NAME@VERSION``.
         vaddr: Its first byte.
-        size_bytes: As the symbol says; 0 when it does not.
+        size_bytes: As the symbol says, else as .eh_frame does; 0 when neither does.
         local: Whether it is static.
         file: The source file of a static function (its STT_FILE); empty when unknown.
         indirect: Whether it is an IFUNC: the address is a resolver's, not the function's.
@@ -40,59 +46,110 @@ class Function:
         return Vaddr(self.vaddr + self.size_bytes)
 
 
+class Import(NamedTuple):
+    """A function that a file calls and does not have.
+
+    Attributes:
+        name: Its name.
+        library: Which library the file expects it in; empty when any of those that it asks for may have it.
+    """
+
+    name: str
+    library: str
+
+
+class Frames(Protocol):
+    """Knows the ranges of functions by other means than symbols."""
+
+    def size_at(self, vaddr: int) -> int:
+        """The size of the range that begins at ``vaddr``; 0 when none does."""
+
+
 class SymbolTable:
     """The function symbols of a file, by name and by address.
 
-    Reading costs about 3 µs per symbol with LIEF's iterators, 50 ms for the 15,000 functions of the go tool.
+    Args:
+        frames: Tells sizes that symbols do not have.
+
+    Attributes:
+        by_name: The functions of each name, in the order of the tables.
+        imports: The functions that the file takes from libraries, by name.
+        sources: Where the names are from, such as ``.symtab``, for people.
+        notes: Why other places were not used, as sentences.
     """
 
-    def __init__(self, file: ElfFile) -> None:
-        self.by_name: dict[str, list[Function]] = defaultdict(list)
+    def __init__(self, frames: Frames | None = None) -> None:
+        self.by_name: dict[str, list[Function]] = {}
+        self.imports: dict[str, Import] = {}
+        self.sources: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = ()
+        self._frames = frames
         self._by_vaddr: dict[int, list[Function]] = defaultdict(list)
-        self.text: Vaddr | None = None
-        self._read(file)
-        self._starts = sorted(self._by_vaddr)
+        self._count = 0
 
-    def _read(self, file: ElfFile) -> None:
-        kinds = lief.ELF.Symbol.TYPE
-        local = lief.ELF.Symbol.BINDING.LOCAL
-        seen: set[tuple[str, int]] = set()
-        source = ""
-        for symbols in (file.binary.symtab_symbols, file.binary.dynamic_symbols):
-            for symbol in symbols:
-                kind = symbol.type
-                if kind == kinds.FILE:
-                    # Symbols follow their STT_FILE; global ones come after all of them (System V gABI, chapter 4).
-                    source = str(symbol.name)
-                    continue
-                if kind != kinds.FUNC and kind != kinds.GNU_IFUNC:
-                    continue
-                vaddr = symbol.value
-                if not symbol.shndx or not vaddr:
-                    continue
-                name = str(symbol.name).partition("@")[0]
-                if name == "runtime.text":
-                    self.text = Vaddr(vaddr)
-                if (name, vaddr) in seen or not name:
-                    continue
-                seen.add((name, vaddr))
-                is_local = symbol.binding == local
-                function = Function(
-                    name=name,
-                    vaddr=Vaddr(vaddr),
-                    size_bytes=symbol.size,
-                    local=is_local,
-                    file=source if is_local else "",
-                    indirect=kind == kinds.GNU_IFUNC,
-                )
-                self.by_name[name].append(function)
-                self._by_vaddr[vaddr].append(function)
+    @property
+    def text(self) -> Vaddr | None:
+        """Where Go's text begins; None when no symbol says so."""
+        return next((function.vaddr for function in self.by_name.get("runtime.text", ())), None)
+
+    def add_table(self, source: str, symbols: Symbols, versions: Mapping[int, Version] | None = None) -> None:
+        """Takes in the functions of a symbol table that are not there yet.
+
+        Args:
+            source: Where it is from.
+            symbols: The table.
+            versions: The versions of its symbols, by number.
+
+        Raises:
+            FailedPrecondition: There are absurdly many.
+        """
+        self.add_functions(source, _functions(symbols, versions or {}))
+        self.imports.update((each.name, each) for each in _imports(symbols, versions or {}) if each.name not in self.imports)
+
+    def add_functions(self, source: str, functions: Iterable[Function]) -> None:
+        """Takes in functions that are not there yet.
+
+        Args:
+            source: Where they are from.
+            functions: The functions.
+
+        Raises:
+            FailedPrecondition: There are absurdly many.
+        """
+        if sum(map(self._add, functions)):
+            self.sources += (source,)
+            self.__dict__.pop("_starts", None)
+
+    def _add(self, function: Function) -> bool:
+        """Whether the function was new."""
+        same_place = self._by_vaddr[function.vaddr]
+        for other in same_place:
+            if other.name == function.name:
+                return False
+        self._count += 1
+        if self._count > _MOST_FUNCTIONS:
+            raise FailedPrecondition(
+                f"It names more than {_MOST_FUNCTIONS:,} functions.", hint="No program is known to: look where it is from."
+            )
+        if not function.size_bytes and self._frames is not None and (size := self._frames.size_at(function.vaddr)):
+            function = replace(function, size_bytes=size)
+        same_place.append(function)
+        namesakes = self.by_name.get(function.name)
+        if namesakes is None:
+            self.by_name[function.name] = [function]
+        else:
+            namesakes.append(function)
+        return True
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return sorted(vaddr for vaddr, functions in self._by_vaddr.items() if functions)
 
     def __len__(self) -> int:
         return len(self.by_name)
 
     def at(self, vaddr: int) -> list[Function]:
-        """The functions that begin at ``vaddr``."""
+        """The functions that begin at ``vaddr``: all names of one function."""
         return self._by_vaddr.get(vaddr, [])
 
     def name_at(self, vaddr: int) -> str:
@@ -120,3 +177,48 @@ class SymbolTable:
         first = bisect.bisect_right(self._starts, start)
         last = bisect.bisect_left(self._starts, end)
         return [function for vaddr in self._starts[first:last] for function in self._by_vaddr[vaddr]]
+
+
+def _functions(symbols: Symbols, versions: Mapping[int, Version]) -> Iterator[Function]:
+    """The functions that a table defines, in its order."""
+    table, types = symbols.table, symbols.types
+    defined = (table["section"] != SHN_UNDEF) & (table["value"] != 0)
+    chosen = np.flatnonzero(defined & ((types == STT_FUNC) | (types == STT_GNU_IFUNC)))
+    locals_ = (symbols.bindings[chosen] == STB_LOCAL).tolist()
+    indirect = (types[chosen] == STT_GNU_IFUNC).tolist()
+    # Symbols follow their STT_FILE; global ones come after all of them (System V gABI, chapter 4).
+    files = np.flatnonzero(types == STT_FILE)
+    sources = ["", *symbols.names(files)]
+    source_of = np.searchsorted(files, chosen).tolist()
+    rows = zip(
+        *(chosen.tolist(), symbols.names(chosen), table["value"][chosen].tolist(), table["size"][chosen].tolist()),
+        *(locals_, indirect, source_of),
+        strict=True,
+    )
+    for index, name, vaddr, size, local, chooser, source in rows:
+        # Older binutils write versions into the names of .symtab: two at-signs before the default one.
+        plain, at, version = name.partition("@")
+        old = bool(at) and not version.startswith("@")
+        if not plain:
+            continue
+        if index in versions and versions[index].hidden:
+            old, version = True, versions[index].name
+        yield Function(
+            name=f"{plain}@{version}" if old else plain,
+            vaddr=Vaddr(vaddr),
+            size_bytes=size,
+            local=local,
+            file=sources[source] if local else "",
+            indirect=chooser,
+        )
+
+
+def _imports(symbols: Symbols, versions: Mapping[int, Version]) -> Iterator[Import]:
+    """The functions that a table uses without defining them; variables that are not told apart are among them."""
+    table, types = symbols.table, symbols.types
+    wanted = np.isin(types, (STT_NOTYPE, STT_FUNC, STT_GNU_IFUNC))
+    chosen = np.flatnonzero((table["section"] == SHN_UNDEF) & wanted & (table["name"] != 0))
+    for index, name in zip(chosen.tolist(), symbols.names(chosen), strict=True):
+        plain = name.partition("@")[0]
+        if plain:
+            yield Import(plain, versions[index].library if index in versions else "")

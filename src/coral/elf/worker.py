@@ -53,7 +53,7 @@ class Worker:
         path = request["files"][0]["path"]
         try:
             files = [
-                OpenFile(fd=fd, key=ImageKey(**file["key"]), path=file["path"])
+                OpenFile(fd=fd, key=ImageKey(**file["key"]), path=file["path"], linked=file["linked"])
                 for fd, file in zip(descriptors, request["files"], strict=True)
             ]
             _check_unchanged(files)
@@ -70,7 +70,7 @@ class Worker:
         keys = tuple(file.key for file in files)
         program = self._programs.get(keys)
         if program is None:
-            program = self._programs[keys] = Program(ElfFile(files[0].fd, files[0].path))
+            program = self._programs[keys] = Program(ElfFile(files[0].fd, files[0].path), debug=files[1:])
             while len(self._programs) > _IMAGES:
                 self._programs.popitem(last=False)
         self._programs.move_to_end(keys)
