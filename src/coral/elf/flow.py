@@ -20,11 +20,13 @@ from coral.elf.arch import Flow, Instruction, State, Value, ValueKind
 from coral.elf.outside import Destination, Region, Verdict
 from coral.elf.program import Program
 from coral.elf.symbols import Function
+from coral.elf.unwinder import Unwinder
 from coral.model.addresses import Vaddr
 
 _ROUNDS = 64
 _LARGEST = 400_000  # instructions; the largest functions of PostgreSQL and of the go tool have a tenth of that
 _PATH = 48
+_TRAPPING_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +111,9 @@ class _Walk:
         self.known_never = never
         self.never = set(never)
         self.rows: dict[int, Instruction] = {}
+        self.unwinder = Unwinder(program)
         for region in regions:
-            self._decode_row(region)
+            self._take_in(region)
         self.pending: deque[Vaddr] = deque()
         self.after_calls: deque[tuple[Vaddr, State, Vaddr]] = deque()
         self.only_after_call: dict[int, Vaddr] = {}
@@ -133,7 +136,7 @@ class _Walk:
             elif not resumed:
                 self._resume()
                 resumed = True
-            elif not self._decide():
+            elif not self._land_elsewhere() and not self._decide():
                 return
             if len(self.body.instructions) > _LARGEST:
                 self._fail(f"has more than {_LARGEST:,} instructions")
@@ -152,7 +155,10 @@ class _Walk:
             return True
         return any(region.start <= vaddr < region.end for region in self.body.regions)
 
-    def _decode_row(self, region: Region) -> None:
+    def _take_in(self, region: Region) -> None:
+        """Reads what there is to know of a region: its instructions in a row, and what the unwinder knows of it."""
+        if not self.go:
+            self.unwinder.add(region)
         if region.exact:
             for instruction in self.program.decode(region.start, region.end - region.start):
                 self.rows[instruction.address] = instruction
@@ -232,7 +238,7 @@ class _Walk:
 
     def _add(self, region: Region) -> None:
         self.body.regions.append(region)
-        self._decode_row(region)
+        self._take_in(region)
 
     def _step(self, vaddr: Vaddr) -> None:
         body = self.body
@@ -273,12 +279,41 @@ class _Walk:
         if target is not None and target != self.body.function.vaddr and self._inside(target):
             self._fail(f"calls into its own middle at {self._at(instruction.address)}")
             return
+        after = self.arch.after(instruction, state, go=self.go)
+        pad = self.unwinder.pad(instruction)
+        if pad is not None:
+            self._land(instruction, pad, self.unwinder.landed(instruction, pad, after))
         if instruction.address in self.known_never or not self._inside(instruction.end):
             return
         if target is not None and self.program.never_returns(target):
             return
         self.came_from.setdefault(instruction.end, instruction.address)
-        self.after_calls.append((instruction.end, self.arch.after(instruction, state, go=self.go), instruction.address))
+        self.after_calls.append((instruction.end, after, instruction.address))
+
+    def _land(self, instruction: Instruction, pad: Vaddr, state: State) -> None:
+        """The way that an exception takes from an instruction to its landing pad, which may lie in a part of the function."""
+        if not self._inside(pad):
+            destination = outside.part(self.program, self.body.function, pad)
+            if destination.region is None:
+                self._fail(f"catches exceptions at {pad:#x}, and {destination.reason}")
+                return
+            self._add(destination.region)
+        self.body.successors[instruction.address].add(pad)
+        self._arrive(pad, state)
+
+    def _land_elsewhere(self) -> bool:
+        """Goes on at landing pads that no call leads to: of instructions that trap (-fnon-call-exceptions)."""
+        found = False
+        for landing in self.unwinder.landings:
+            if landing.pad in self.body.states:
+                continue
+            for address in range(landing.start, min(landing.end, landing.start + _TRAPPING_BYTES)):
+                instruction = self.body.instructions.get(address)
+                if instruction is not None:
+                    state = self.arch.after_call(self.body.states[address], go=self.go)
+                    self._land(instruction, landing.pad, self.unwinder.landed(instruction, landing.pad, state))
+                    found = landing.pad in self.body.states
+        return found
 
     def _indirect(self, instruction: Instruction, state: State) -> None:
         table, slot = self.arch.jump_operand(instruction, state)
@@ -377,9 +412,11 @@ class _Walk:
     def finish(self) -> None:
         """Collects the exits, and checks that there can be no others."""
         body = self.body
+        if not self.unwinder.understood:
+            self._fail("has a table of landing pads that is not understood")
         for address in sorted(body.instructions):
             instruction = body.instructions[address]
-            depth = self.arch.stack(body.states[address])
+            depth = self._depth(address)
             if instruction.flow is Flow.RETURN:
                 if depth != 0:
                     self._fail(f"returns at {self._at(address)} with a stack pointer that is {_depth_text(depth)}")
@@ -394,6 +431,17 @@ class _Walk:
             for row in self.rows.values()
             if row.target is not None and row.flow is not Flow.CALL and row.address not in body.instructions
         }
+
+    def _depth(self, address: int) -> int | None:
+        """The stack's depth at an exit: as followed from the entry, or else as the table of frames has it."""
+        depth = self.arch.stack(self.body.states[address])
+        if depth is None and self._frames_are_right:
+            return self.unwinder.depth(address)
+        return depth
+
+    @cached_property
+    def _frames_are_right(self) -> bool:
+        return self.unwinder.is_right(self.body.states.items())
 
     def _leave(self, instruction: Instruction, depth: int | None, destination: Destination) -> None:
         where = self._at(instruction.address)

@@ -98,6 +98,24 @@ def resolve(program: Program, function: Function, target: Vaddr, stack: int | No
     return Destination(Verdict.PART, region)
 
 
+def part(program: Program, function: Function, pad: Vaddr) -> Destination:
+    """The part of ``function`` that holds one of its landing pads, which lies outside of its known regions.
+
+    Args:
+        program: The image.
+        function: The function.
+        pad: The address that its table of landing pads has.
+    """
+    owner = program.symbols.covering(pad)
+    if owner is not None:
+        found = _in_symbol(program, function, pad, owner, starts=False)
+        return found if found.verdict is Verdict.PART else found._replace(reason=f"that is in {owner.name}")
+    segment = program.file.executable(pad)
+    if segment is None:
+        return Destination(Verdict.REFUSED, reason="there is no code")
+    return Destination(Verdict.PART, _unnamed(program, pad, Vaddr(segment.vaddr + segment.file_size_bytes)))
+
+
 def _in_symbol(program: Program, function: Function, target: Vaddr, owner: Function, *, starts: bool) -> Destination:
     own = {alias.name for alias in program.symbols.at(function.vaddr)}
     for alias in program.symbols.at(owner.vaddr):

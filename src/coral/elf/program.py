@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
+from coral.elf import unwind
 from coral.elf.arch import Architecture, Flow, Instruction
 from coral.elf.arch.x86_64 import X8664
 from coral.elf.file import ElfFile
@@ -13,6 +14,7 @@ from coral.elf.gotable import GoTable
 from coral.elf.image import OpenFile
 from coral.elf.references import References
 from coral.elf.sources import read_symbols
+from coral.elf.unwind import Unwinding
 from coral.model.addresses import Vaddr
 
 # Names that ISO C and POSIX reserve, glibc's and GCC's own: no program may give them to something else. A name that is
@@ -47,6 +49,12 @@ class Program:
     def go(self) -> GoTable:
         """The Go part of it; false when there is none."""
         return GoTable(self.file, self.symbols.text or Vaddr(0))
+
+    def unwinding(self, vaddr: int) -> Unwinding | None:
+        """What .eh_frame says of the code at ``vaddr``; None when it says nothing that is understood."""
+        where = self.frames.description(vaddr)
+        found = unwind.read(self.file, where) if where is not None else None
+        return found if found is not None and found.start <= vaddr < found.end else None
 
     def decode(self, vaddr: int, size_bytes: int, count: int = 0) -> list[Instruction]:
         """Up to ``count`` instructions (0: all) of the ``size_bytes`` at ``vaddr``, until one does not decode."""

@@ -96,6 +96,16 @@ class Architecture(Protocol):
         """What is known at a function's first instruction."""
         ...
 
+    @property
+    def frame_bytes(self) -> int:
+        """How far the canonical frame address lies above the stack pointer at a function's first instruction."""
+        ...
+
+    @property
+    def frame_stack_register(self) -> int:
+        """DWARF's number of the stack pointer."""
+        ...
+
     def decode(self, code: bytes, address: Vaddr, count: int = 0) -> list[Instruction]:
         """The instructions from ``address`` on, until ``code`` ends, ``count`` is reached or a byte does not decode."""
         ...
@@ -104,12 +114,24 @@ class Architecture(Protocol):
         """What is known after ``instruction``, on the way to the next one (of a call: after the callee returned)."""
         ...
 
+    def after_call(self, state: State, *, go: bool) -> State:
+        """What is known where a callee returned to, or an exception landed, of what was known before."""
+        ...
+
     def taken(self, instruction: Instruction, state: State, *, jumped: bool) -> State:
         """What is known after a conditional jump that jumped, or did not."""
         ...
 
     def stack(self, state: State) -> int | None:
         """The stack pointer's distance from its value at the first instruction, in bytes; None when unknown."""
+        ...
+
+    def with_stack(self, state: State, depth: int | None) -> State:
+        """The same with the stack pointer at another distance from its value at the first instruction; None: not known."""
+        ...
+
+    def frame_register(self, state: State, register: int) -> int | None:
+        """Distance of a register, by DWARF's number, from the stack pointer at the first instruction; None when unknown."""
         ...
 
     def jump_operand(self, instruction: Instruction, state: State) -> tuple[Value | None, Vaddr | None]:

@@ -124,6 +124,8 @@ class X8664:
     """The ``Architecture`` of x86-64 with the System V and the Go register calling conventions."""
 
     initial: State = values.INITIAL
+    frame_bytes = 8  # the return address
+    frame_stack_register = values.DWARF_NUMBERS.index(values.RSP)
 
     def decode(self, code: bytes, address: Vaddr, count: int = 0) -> list[Instruction]:
         """See ``Architecture``."""
@@ -143,6 +145,10 @@ class X8664:
             return values.after_call(state, go=go)
         return values.apply(instruction, state)
 
+    def after_call(self, state: State, *, go: bool) -> State:
+        """See ``Architecture``."""
+        return values.after_call(state, go=go)
+
     def taken(self, instruction: Instruction, state: State, *, jumped: bool) -> State:
         """See ``Architecture``."""
         return values.after_branch(state, equal=instruction.condition == 4 if jumped else instruction.condition == 5)
@@ -150,6 +156,14 @@ class X8664:
     def stack(self, state: State) -> int | None:
         """See ``Architecture``."""
         return values.stack(state)
+
+    def with_stack(self, state: State, depth: int | None) -> State:
+        """See ``Architecture``."""
+        return values.with_stack(state, depth)
+
+    def frame_register(self, state: State, register: int) -> int | None:
+        """See ``Architecture``."""
+        return values.distance(state, register)
 
     def jump_operand(self, instruction: Instruction, state: State) -> tuple[Value | None, Vaddr | None]:
         """See ``Architecture``."""

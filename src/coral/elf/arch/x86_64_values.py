@@ -20,6 +20,9 @@ RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 = r
 _COMPARED = 16
 INITIAL: State = (*(Value(ValueKind.STACK, 0) if register == RSP else None for register in range(16)), None)
 
+# System V psABI, figure 3.36: the register that each of DWARF's numbers means.
+DWARF_NUMBERS = (RAX, RDX, RCX, RBX, RSI, RDI, RBP, RSP, R8, R9, R10, R11, R12, R13, R14, R15)
+
 # System V psABI, figure 3.4: what a callee must restore. Go's ABIInternal (cmd/compile/abi-internal.md) has none but SP and
 # the frame pointer.
 _KEPT = frozenset((RBX, RSP, RBP, R12, R13, R14, R15))
@@ -102,6 +105,19 @@ def after_branch(state: State, *, equal: bool) -> State:
 def stack(state: State) -> int | None:
     """RSP's distance from its value at the function's first instruction, in bytes; None when unknown."""
     value = state[RSP]
+    return value.number if value is not None and value.kind is ValueKind.STACK else None
+
+
+def with_stack(state: State, depth: int | None) -> State:
+    """The state with another value in RSP: a distance from that at the function's first instruction, or None for unknown."""
+    result = list(state)
+    result[RSP] = Value(ValueKind.STACK, depth) if depth is not None else None
+    return tuple(result)
+
+
+def distance(state: State, register: int) -> int | None:
+    """Of a register, by DWARF's number, from RSP at the function's first instruction, in bytes; None when unknown."""
+    value = state[DWARF_NUMBERS[register]] if 0 <= register < len(DWARF_NUMBERS) else None
     return value.number if value is not None and value.kind is ValueKind.STACK else None
 
 
