@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+import time
 from typing import Any
 
 from coral.elf.image import ImageInfo
@@ -27,26 +28,30 @@ def info_from_json(value: dict[str, Any]) -> ImageInfo:
 
 def plan_to_json(plan: FunctionPlan) -> dict[str, Any]:
     """A ``FunctionPlan`` as JSON."""
-    value = dataclasses.asdict(plan)
-    for site in value["sites"]:
-        site["original"] = site["original"].hex()
-    return value
+    return {**dataclasses.asdict(plan), "sites": [site_to_json(site) for site in plan.sites]}
 
 
 def plan_from_json(value: dict[str, Any]) -> FunctionPlan:
     """The reverse of ``plan_to_json``."""
-    sites = tuple(
-        Site(
-            offset=FileOffset(site["offset"]),
-            kind=SiteKind(site["kind"]),
-            reason=site["reason"],
-            condition=site["condition"],
-            to=site["to"],
-            original=bytes.fromhex(site["original"]),
-        )
-        for site in value["sites"]
-    )
+    sites = tuple(site_from_json(site) for site in value["sites"])
     return FunctionPlan(**{**value, "sites": sites, "pairing": Pairing(value["pairing"]), "method": Method(value["method"])})
+
+
+def site_to_json(site: Site) -> dict[str, Any]:
+    """A ``Site`` as JSON."""
+    return {**dataclasses.asdict(site), "original": site.original.hex()}
+
+
+def site_from_json(value: dict[str, Any]) -> Site:
+    """The reverse of ``site_to_json``."""
+    return Site(
+        offset=FileOffset(value["offset"]),
+        kind=SiteKind(value["kind"]),
+        reason=value["reason"],
+        condition=value["condition"],
+        to=value["to"],
+        original=bytes.fromhex(value["original"]),
+    )
 
 
 def error_to_json(error: CoralError) -> dict[str, Any]:
@@ -66,14 +71,25 @@ def error_from_json(value: dict[str, Any]) -> CoralError:
     return cls(value["message"], hint=value["hint"], details=value["details"])
 
 
-def read_exactly(connection: socket.socket, size_bytes: int) -> bytes:
+def read_exactly(connection: socket.socket, size_bytes: int, deadline: float | None = None) -> bytes:
     """The next ``size_bytes`` of a stream.
+
+    Args:
+        connection: The stream.
+        size_bytes: How many.
+        deadline: By ``time.monotonic()``; None for never.
 
     Raises:
         EOFError: The other side closed before.
+        TimeoutError: They did not come in time.
     """
     parts = bytearray()
     while len(parts) < size_bytes:
+        if deadline is not None:
+            # A timeout of a socket is one of each receive; whoever sends a byte at a time would never meet it.
+            connection.settimeout(max(0.001, deadline - time.monotonic()))
+            if time.monotonic() >= deadline:
+                raise TimeoutError
         part = connection.recv(min(1 << 20, size_bytes - len(parts)))
         if not part:
             raise EOFError(f"the connection ended after {len(parts)} of {size_bytes} bytes")
