@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from coral.elf import demangle, flow, names, sites
+from coral.elf import demangle, flow, gorules, names, sites
 from coral.elf.program import Program
 from coral.elf.symbols import Function
-from coral.model.errors import FailedPrecondition
+from coral.model.errors import FailedPrecondition, NotFound
 from coral.model.site import FunctionPlan, Method, Pairing, Site
 from coral.model.text import printable
 
 _MOST_SITES = 65_535
-
-# Functions of Go's runtime that switch stacks or go on elsewhere, so that what enters them does not return from them. The
-# runtime marks those in assembly itself (SPWRITE); these call one that is.
-_SCHEDULER = frozenset(
-    "runtime." + name
-    for name in (
-        *("mcall", "schedule", "execute", "park_m", "gosched_m", "goschedImpl", "goexit0", "goexit1", "goexit", "newstack"),
-        *("morestack", "morestack_noctxt", "systemstack", "systemstack_switch", "asmcgocall", "cgocallback", "gogo"),
-        *("gopreempt_m", "goyield_m", "preemptPark", "exitsyscall0", "exitsyscallNoP", "mstart", "mstart0", "mstart1"),
-        *("rt0_go", "recovery", "sigtramp"),
-    )
-)
 
 
 def plan(program: Program, text: str, *, library: str = "") -> FunctionPlan:
@@ -37,7 +25,10 @@ def plan(program: Program, text: str, *, library: str = "") -> FunctionPlan:
         AmbiguousName: There are several.
         FailedPrecondition: It cannot be probed; the message says why.
     """
-    match = names.find(program.symbols, text, program.file.path)
+    try:
+        match = names.find(program.symbols, text, program.file.path)
+    except (NotFound, FailedPrecondition) as error:
+        raise gorules.too_old(program) or error from error
     return plan_functions(program, match.name, match.functions, library=library)
 
 
@@ -56,24 +47,26 @@ def plan_functions(program: Program, name: str, functions: tuple[Function, ...],
     entries: list[Site] = []
     leaves: list[Site] = []
     problem = ""
-    languages = set()
+    kinds = set()
     for function in functions:
-        entry, exits, why, go = _plan_one(program, function)
+        entry, exits, why, kind = _plan_one(program, function)
         entries.append(entry)
         leaves.extend(exits)
-        languages.add(go)
+        kinds.add(kind)
         if why and not problem:
             problem = f"{printable(function.name)} {why}."
-    if len(languages) > 1:
-        raise FailedPrecondition(f"{printable(name)} is both a Go and a C function.", hint="Name one by FILE:NAME.")
+    if len(kinds) > 1:
+        raise FailedPrecondition(
+            f"{printable(name)} is both a compiled Go function and another one.", hint="Name one by FILE:NAME."
+        )
     if not problem and len(entries) + len(leaves) > _MOST_SITES:
         problem = f"{printable(name)} has more than {_MOST_SITES:,} places where it ends."
     leaves = [] if problem else sorted({site.offset: site for site in leaves}.values(), key=lambda site: site.offset)
-    go = languages == {True}
+    ((go, pairing),) = kinds
     return FunctionPlan(
         name=name,
         language="go" if go else demangle.language(functions[0].name),
-        pairing=Pairing.GO if go else Pairing.STACK_POINTER,
+        pairing=pairing,
         method=Method.ENTRY_ONLY if problem else Method.RET_SITES,
         reason=problem,
         sites=(*sorted(entries, key=lambda site: site.offset), *leaves),
@@ -81,12 +74,16 @@ def plan_functions(program: Program, name: str, functions: tuple[Function, ...],
     )
 
 
-def _plan_one(program: Program, function: Function) -> tuple[Site, list[Site], str, bool]:
-    """Entry, exits, why the exits cannot be used, and whether it is Go."""
+def _plan_one(program: Program, function: Function) -> tuple[Site, list[Site], str, tuple[bool, Pairing]]:
+    """Entry, exits, why the exits cannot be used, and whether it is Go and by what its calls are paired."""
     check_tables(program, function)
-    go_function = program.go.at(function.vaddr) if program.go else None
-    go = go_function is not None
-    body = flow.explore(program, function, go=go, resumes_at=go_function.resumes_at if go_function else None)
+    known = program.go.at(function.vaddr)
+    go = known is not None
+    body = flow.explore(program, function, go=go, resumes_at=known.resumes_at if known else None)
+    if known is not None:
+        if known.assembly and (reason := gorules.entered_inside(program, function, body)):
+            raise _refused(function, reason)
+        body.problem = gorules.restriction(function, known) or body.problem or gorules.unpaired(function, known, body)
     inner = [other for other in program.symbols.inside(function.vaddr, function.end) if other.size_bytes]
     if inner and not body.problem:
         body.problem = f"has another function, {printable(inner[0].name)}, inside of it"
@@ -95,7 +92,7 @@ def _plan_one(program: Program, function: Function) -> tuple[Site, list[Site], s
         leaves, problem = sites.exits(program, body)
     except sites.NoEntry as error:
         raise _refused(function, str(error)) from error
-    return entry, leaves, problem, go
+    return entry, leaves, problem, (go, gorules.pairing(known) if known else Pairing.STACK_POINTER)
 
 
 def check_tables(program: Program, function: Function) -> None:
@@ -112,18 +109,10 @@ def check_tables(program: Program, function: Function) -> None:
     if segment is None or function.end > segment.vaddr + segment.file_size_bytes:
         raise _refused(function, "is not in a part of the file that is mapped executable")
     if program.file.info.language == "go" and not program.go:
-        raise _refused(function, "is in a Go program older than Go 1.18, or its table of functions is damaged")
-    go = program.go.at(function.vaddr) if program.go else None
-    if go is not None and (reason := _go_refusal(function, assembly=go.assembly, sp=go.writes_sp)):
+        raise gorules.too_old(program) or _refused(function, "is in a Go program whose table of functions is damaged")
+    known = program.go.at(function.vaddr)
+    if known is not None and (reason := gorules.refusal(function, known)):
         raise _refused(function, reason)
-
-
-def _go_refusal(function: Function, *, assembly: bool, sp: bool) -> str:
-    if function.name in _SCHEDULER or sp:
-        return "switches stacks, so its calls do not return from it"
-    if assembly or function.name.endswith(".abi0"):
-        return "is written in assembly (ABI0), where the goroutine is not known to be in r14"
-    return ""
 
 
 def _refused(function: Function, reason: str) -> FailedPrecondition:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
 from coral.elf import unwind
 from coral.elf.arch import Architecture, Flow, Instruction
@@ -44,11 +43,9 @@ class Program:
         self.frames = FrameTable(file)
         self.symbols = read_symbols(file, self.frames, debug)
         self.references = References(file)
-
-    @cached_property
-    def go(self) -> GoTable:
-        """The Go part of it; false when there is none."""
-        return GoTable(self.file, self.symbols.text or Vaddr(0))
+        self.go = GoTable(file)
+        if self.go and not self.symbols.at(self.go.first):
+            self.symbols.add_functions(".gopclntab", self.go.functions())
 
     def unwinding(self, vaddr: int) -> Unwinding | None:
         """What .eh_frame says of the code at ``vaddr``; None when it says nothing that is understood."""

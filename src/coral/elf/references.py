@@ -45,6 +45,14 @@ class References:
         """Where a jump with a 32-bit distance goes to ``target``: the addresses behind the jumps."""
         return self._jumps.to(target)
 
+    def into(self, start: int, end: int) -> list[tuple[int, int]]:
+        """The calls and jumps to places from ``start`` on and before ``end``: each place, and the address behind the call."""
+        found: list[tuple[int, int]] = []
+        for references in (self._calls, self._jumps):
+            first, last = np.searchsorted(references.targets, (start, end))
+            found += zip(references.targets[first:last].tolist(), references.sources[first:last].tolist(), strict=True)
+        return sorted(found)
+
     def is_taken(self, target: int) -> bool:
         """Whether the address ``target`` is computed by code or stored in data."""
         if self._leas.to(target):

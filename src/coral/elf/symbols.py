@@ -87,11 +87,6 @@ class SymbolTable:
         self._by_vaddr: dict[int, list[Function]] = defaultdict(list)
         self._count = 0
 
-    @property
-    def text(self) -> Vaddr | None:
-        """Where Go's text begins; None when no symbol says so."""
-        return next((function.vaddr for function in self.by_name.get("runtime.text", ())), None)
-
     def add_table(self, source: str, symbols: Symbols, versions: Mapping[int, Version] | None = None) -> None:
         """Takes in the functions of a symbol table that are not there yet.
 

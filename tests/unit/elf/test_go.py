@@ -63,14 +63,39 @@ def test_all_instances_of_a_generic_are_one_function(built: tuple[Path, Program]
     [
         ("runtime.mcall", "switches stacks"),
         ("runtime.schedule", "switches stacks"),
-        ("runtime.systemstack.abi0", "written in assembly|switches stacks"),
-        ("runtime.memmove", "written in assembly"),
+        ("runtime.systemstack.abi0", "switches stacks"),
+        ("runtime.asyncPreempt.abi0", "written in assembly and calls other functions"),
+        ("runtime.sigtrampgo", "sets another goroutine"),
     ],
 )
-def test_what_does_not_return_or_keep_the_goroutine_is_refused(built: tuple[Path, Program], name: str, why: str) -> None:
-    """The scheduler and assembly are refused with their reason."""
+def test_what_does_not_return_or_keep_the_goroutine_is_only_counted(built: tuple[Path, Program], name: str, why: str) -> None:
+    """Entries of the scheduler, and of assembly whose stack may move, are counted; the reason is said."""
+    plan = elf_images.plan_of(built[1], name)
+    assert (plan.method, [site.kind for site in plan.sites]) == (Method.ENTRY_ONLY, [SiteKind.ENTRY])
+    assert why in plan.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("runtime.goexit.abi0", "is never called: goroutines return into it"),
+        (
+            "internal/bytealg.countGeneric.abi0",
+            "only lets assembly call internal/bytealg.countGeneric, which is the function",
+        ),
+    ],
+)
+def test_what_cannot_be_counted_is_refused(built: tuple[Path, Program], name: str, why: str) -> None:
+    """Where entries are not calls, or calls not entries, nothing is counted."""
     with pytest.raises(FailedPrecondition, match=why):
         elf_images.plan_of(built[1], name)
+
+
+@pytest.mark.parametrize("name", ["runtime.memmove", "internal/bytealg.IndexByte.abi0", "runtime.usleep.abi0"])
+def test_assembly_that_calls_nothing_is_told_apart_by_the_stack_pointer(built: tuple[Path, Program], name: str) -> None:
+    """No stack moves and no thread is changed while it runs, so its returns are seen."""
+    plan = elf_images.plan_of(built[1], name)
+    assert (plan.language, plan.pairing, plan.method, plan.reason) == ("go", Pairing.STACK_POINTER, Method.RET_SITES, "")
 
 
 def test_a_function_that_only_panics_never_returns(built: tuple[Path, Program]) -> None:
@@ -78,10 +103,3 @@ def test_a_function_that_only_panics_never_returns(built: tuple[Path, Program]) 
     plan = elf_images.plan_of(built[1], "runtime.panicwrap")
     assert (plan.method, plan.reason) == (Method.ENTRY_ONLY, "runtime.panicwrap never returns.")
     assert [site.kind for site in plan.sites] == [SiteKind.ENTRY]
-
-
-def test_a_stripped_go_program_says_that_it_is(tmp_path: Path) -> None:
-    """Without a symbol table nothing is guessed."""
-    image = elf_images.program(elf_images.go_build(tmp_path / "bare", "-ldflags=-s"))
-    with pytest.raises(FailedPrecondition, match="names no functions: it was stripped"):
-        elf_images.plan_of(image, "main.leaf")
