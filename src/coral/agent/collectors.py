@@ -9,7 +9,6 @@ from contextlib import suppress
 
 import numpy as np
 import structlog
-from rapidfuzz import process as fuzzy
 from ulid import ULID
 
 from coral.agent.attach import Attacher, attached_sites
@@ -165,7 +164,7 @@ class Collectors:
             )
         entries = await self._processes.instances(spec.service_name)
         if not entries:
-            raise self._no_service(spec.service_name)
+            raise self._processes.no_service(spec.service_name)
         collector = Collector(
             collector_id=str(ULID()),
             session_id=session_id,
@@ -350,16 +349,6 @@ class Collectors:
         if excess > 0:
             fullest = max(windows, key=lambda window: window.kept)
             fullest.shrink(max(0, fullest.kept - excess))
-
-    def _no_service(self, name: str) -> NotFound:
-        nearest = [
-            found for found, _, _ in fuzzy.extract(name, [service.name for service in self._processes.services], limit=3)
-        ]
-        return NotFound(
-            f"No process of service {name!r} runs on agent {self.agent_id}.",
-            hint=f"The nearest names are {', '.join(nearest)}." if nearest else "See coral service list.",
-            details={"nearest": ", ".join(nearest), "missing": "service"},
-        )
 
 
 _SENTENCES = {

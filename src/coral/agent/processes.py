@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from rapidfuzz import process as fuzzy
+
+from coral.model.errors import NotFound
 from coral.model.service import Service
 from coral.procfs.table import Changes, Entry, ProcessTable
 
@@ -59,6 +62,15 @@ class Processes:
     def known_instances(self, service: str) -> list[Entry]:
         """The instances of a service as of the last look."""
         return self._table.entries(service)
+
+    def no_service(self, name: str) -> NotFound:
+        """The error for a service of which no process runs; the hint has the nearest names."""
+        nearest = [found for found, _, _ in fuzzy.extract(name, [service.name for service in self.services], limit=3)]
+        return NotFound(
+            f"No process of service {name!r} runs on agent {self._agent_id}.",
+            hint=f"The nearest names are {', '.join(nearest)}." if nearest else "See coral service list.",
+            details={"nearest": ", ".join(nearest), "missing": "service"},
+        )
 
     async def run(self) -> None:
         """Looks whenever the kernel reports something, and now and then, until cancelled."""
