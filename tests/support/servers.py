@@ -56,12 +56,25 @@ def run(*command: str, timeout_s: float = 120) -> str:
     return done.stdout
 
 
+def _environment(service: str) -> dict[str, str]:
+    """The environment of a server; its service is named after its program unless another name is given."""
+    return clean_environment({"CORAL_SERVICE": service} if service else None)
+
+
 class Nginx:
-    """nginx with two workers and an access log."""
+    """nginx with two workers and an access log.
+
+    Args:
+        folder: For all that it writes.
+        service: What its processes are called.
+        program: Its executable, for one of the test's own.
+    """
 
     function = "ngx_http_process_request"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, service: str = "", program: str = "") -> None:
+        self.service = service
+        self.program = program
         self.port = free_port()
         self.access_log = folder / "access.log"
         self._folder = folder
@@ -86,9 +99,10 @@ class Nginx:
               server {{ listen 127.0.0.1:{self.port}; root {folder}/html; }}
             }}"""
         )
-        command = [executable("nginx", "nginx-light"), "-c", str(folder / "nginx.conf"), "-p", str(folder)]
+        program = self.program or executable("nginx", "nginx-light")
+        command = [program, "-c", str(folder / "nginx.conf"), "-p", str(folder)]
         with (folder / "nginx.out").open("wb") as output:
-            self.process = subprocess.Popen(command, env=clean_environment(), stdout=output, stderr=output)
+            self.process = subprocess.Popen(command, env=_environment(self.service), stdout=output, stderr=output)
         wait_until("nginx listens", lambda: accepts(self.port))
         wait_until("nginx has two workers", lambda: len(self.workers()) == 2)
 
@@ -123,19 +137,26 @@ def nginx(folder: Path) -> Iterator[Nginx]:
 
 
 class Redis:
-    """redis-server, started by a shell that has the service's name in its environment, as service scripts do."""
+    """redis-server, started by a shell that has the service's name in its environment, as service scripts do.
+
+    Args:
+        folder: For all that it writes.
+        service: What its processes are called.
+        program: Its executable, for one of the test's own.
+    """
 
     function = "processCommand"
 
-    def __init__(self, folder: Path, service: str) -> None:
+    def __init__(self, folder: Path, service: str, program: str = "") -> None:
         self.port = free_port()
         self.service = service
+        self.program = program
         self._folder = folder
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Starts it, and waits until it listens."""
-        redis = executable("redis-server", "redis-server")
+        redis = self.program or executable("redis-server", "redis-server")
         command = f"'{redis}' --bind 127.0.0.1 --port {self.port} --save '' --appendonly no --dir '{self._folder}'; exit $?"
         with (self._folder / "redis.out").open("wb") as output:
             self.process = subprocess.Popen(
@@ -182,11 +203,20 @@ def redis(folder: Path, service: str) -> Iterator[Redis]:
 
 
 class PostgreSQL:
-    """A PostgreSQL cluster of its own, run by user ``postgres``, that logs every statement it executes."""
+    """A PostgreSQL cluster of its own, run by user ``postgres``, that logs every statement it executes.
+
+    Args:
+        folder: For all that it writes.
+        service: What its processes are called.
+        program: Its executable, for one of the test's own. PostgreSQL finds its files from where its program lies, so that
+            this one is mounted over the installed one, for its processes alone.
+    """
 
     function = "PortalRun"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, service: str = "", program: str = "") -> None:
+        self.service = service
+        self.own_program = program
         self.port = free_port()
         self.folder = folder
         self.log = folder / "postgresql.log"
@@ -202,6 +232,12 @@ class PostgreSQL:
 
     def _as_postgres(self, *command: str) -> list[str]:
         return [executable("setpriv", "util-linux"), "--reuid=postgres", "--regid=postgres", "--clear-groups", *command]
+
+    def _mounted(self, over: str) -> list[str]:
+        """What goes before a command so that the own program lies where the installed one does."""
+        if not self.own_program:
+            return []
+        return ["unshare", "--mount", "sh", "-c", 'mount --bind "$1" "$2"; shift 2; exec "$@"', "sh", self.own_program, over]
 
     def start(self) -> None:
         """Makes the cluster, starts it, fills pgbench's tables, and waits until all of that is done."""
@@ -223,7 +259,11 @@ class PostgreSQL:
             command += ["-c", f"{name}={value}"]
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                self._as_postgres(*command), env=clean_environment(), stdout=output, stderr=output, cwd=self.folder
+                [*self._mounted(command[0]), *self._as_postgres(*command)],
+                env=_environment(self.service),
+                stdout=output,
+                stderr=output,
+                cwd=self.folder,
             )
         wait_until("PostgreSQL accepts connections", lambda: b"ready to accept connections" in self.log.read_bytes())
         self.bench("-i", "-s", "1", "-q")
