@@ -15,6 +15,7 @@ from ulid import ULID
 
 from coral.agent.attach import Attacher
 from coral.agent.collectors import Collectors
+from coral.agent.debug_files import DebugFiles
 from coral.agent.processes import Processes
 from coral.agent.registration import Registration
 from coral.agent.resolve import Resolver
@@ -63,7 +64,7 @@ async def run(settings: AgentSettings, *, ready_fd: int | None) -> None:
             collectors = Collectors(
                 agent_id=agent_id,
                 engine=engine,
-                attacher=Attacher(engine, Resolver(parser), processes),
+                attacher=Attacher(engine, Resolver(parser, DebugFiles(settings.debug_folders)), processes),
                 processes=processes,
                 window_bytes=settings.window_bytes,
                 limit=settings.max_collectors,

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from coral.agent.debug_files import DebugFiles
 from coral.elf.image import ImageInfo, ImageKey
 from coral.elf.parser import Parser
 from coral.model.errors import FailedPrecondition, NotFound
@@ -64,10 +65,12 @@ class Resolver:
 
     Args:
         parser: Reads the images.
+        debug_files: Finds what was stripped from them.
     """
 
-    def __init__(self, parser: Parser) -> None:
+    def __init__(self, parser: Parser, debug_files: DebugFiles | None = None) -> None:
         self._parser = parser
+        self._debug_files = debug_files or DebugFiles()
 
     async def locate(self, process: Process, function: FunctionName) -> Located:
         """The image of ``process`` that has the function: the program itself, then the libraries it has mapped.
@@ -82,7 +85,7 @@ class Resolver:
         if not function.library:
             try:
                 with _opened_program(process) as fd:
-                    return await self._locate_in(fd, process.executable, function.name, library="")
+                    return await self._locate_in(pid, fd, process.executable, function.name, library="")
             except NotFound as error:
                 missing = error
         else:
@@ -98,7 +101,7 @@ class Resolver:
                 continue
             try:
                 with _opened_module(pid, module) as fd:
-                    return await self._locate_in(fd, module.path, function.name, library=name)
+                    return await self._locate_in(pid, fd, module.path, function.name, library=name)
             except NotFound as error:
                 if function.library:
                     missing = error
@@ -108,10 +111,11 @@ class Resolver:
                 # A library that cannot be read hides nothing that the program itself has under this name.
         raise missing
 
-    async def _locate_in(self, fd: int, path: str, name: str, *, library: str) -> Located:
+    async def _locate_in(self, pid: int, fd: int, path: str, name: str, *, library: str) -> Located:
         key = ImageKey.of_fd(fd)
-        plan = await self._parser.plan(fd, key, path, name, library=library)
         info = await self._parser.identify(fd, key, path)
+        async with self._debug_files.beside(pid, path, info) as debug:
+            plan = await self._parser.plan(fd, key, path, name, library=library, debug=debug)
         return Located(fd=os.dup(fd), key=key, info=info, plan=plan, shared=bool(library))
 
 

@@ -17,6 +17,7 @@ from coral.model.errors import InvalidArgument
 
 _MIB = 1 << 20
 Count = Annotated[int, Field(gt=0)]
+Folder = Annotated[str, Field(pattern="^/")]
 
 
 class _Settings(BaseSettings):
@@ -96,6 +97,7 @@ class AgentSettings(_Settings):
         window_bytes: How much of each collector's events is kept for readers.
         max_open_calls: How many calls may be tracked at once.
         max_collectors: How many collectors may run at once.
+        debug_folders: Where debug files are looked for, by build id and by name, as each process sees them and on the host.
     """
 
     model_config = SettingsConfigDict(env_prefix="CORAL_AGENT__")
@@ -109,6 +111,7 @@ class AgentSettings(_Settings):
     window_bytes: Count = 128 * _MIB
     max_open_calls: Count = 131_072
     max_collectors: Count = 64
+    debug_folders: tuple[Folder, ...] = ("/usr/lib/debug",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

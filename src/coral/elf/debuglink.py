@@ -65,10 +65,9 @@ def debug_file(image: Headers, candidate: OpenFile) -> Headers:
         raise Rejected(f"{path} was not used: it is no ELF file for this machine.") from None
     if candidate.linked:
         link = debug_link(image)
-        crc = _crc(data)
-        if link is None or link.crc != crc:
-            wanted = f"{link.crc:08x}" if link is not None else "any"
-            raise Rejected(f"{path} was not used: its CRC is {crc:08x}, not {wanted} as the program's .gnu_debuglink says.")
+        if link is None or link.crc != _crc(data):
+            wanted = f"{link.crc:08x}" if link is not None else "known"
+            raise Rejected(f"{path} was not used: its CRC is not {wanted}, as the program's .gnu_debuglink says.")
         if headers.build_id and image.build_id and headers.build_id != image.build_id:
             raise Rejected(_other_build(path, headers.build_id, image.build_id))
     elif not image.build_id or headers.build_id != image.build_id:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from rapidfuzz import fuzz, process
 
-from coral.elf import demangle
+from coral.elf import absent, demangle
 from coral.elf.symbols import Function, SymbolTable
 from coral.model.errors import AmbiguousName, FailedPrecondition, NotFound
 from coral.model.text import printable
@@ -85,12 +85,12 @@ def find(symbols: SymbolTable, text: str, path: str) -> Match:
         AmbiguousName: There are several; the hint gives up to ten of them.
         FailedPrecondition: It is there in a form that cannot be probed.
     """
-    text = text.partition("@")[0] if "@" in text[1:] else text
+    if "@" in text[1:] and text not in symbols.by_name:
+        plain, _, version = text.partition("@")
+        # NAME@@VERSION, or NAME@VERSION as imports are shown: the default version has no suffix.
+        text = f"{plain}@{version}" if f"{plain}@{version}" in symbols.by_name else plain
     if not symbols:
-        raise FailedPrecondition(
-            f"{path} names no functions: it was stripped.",
-            hint="Run a build that keeps its symbols (without strip, -s or -ldflags=-s).",
-        )
+        raise absent.nameless(symbols, path)
     index = _index(symbols)
     for name, source in _readings(text):
         groups = _exact(index, name) or _instances(index, name) or _suffix(index, name)
@@ -251,8 +251,9 @@ def _not_found(symbols: SymbolTable, text: str, path: str) -> NotFound | FailedP
             hint="Name one of its callers, or build with -fno-partial-inlining.",
         )
     names = [printable(name) for name in nearest(symbols, text)]
-    return NotFound(
+    missing = NotFound(
         f"{path} has no function {shown!r}.",
         hint=f"The nearest are: {', '.join(names)}." if names else "",
         details={"nearest": "\n".join(names)} if names else {},
     )
+    return absent.explained(symbols, text, path, missing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coral.elf import demangle, flow, gorules, names, sites
+from coral.elf import demangle, flow, gorules, indirect, names, sites
 from coral.elf.program import Program
 from coral.elf.symbols import Function
 from coral.model.errors import FailedPrecondition, NotFound
@@ -102,7 +102,8 @@ def check_tables(program: Program, function: Function) -> None:
         FailedPrecondition: It cannot.
     """
     if function.indirect:
-        raise _refused(function, "is chosen when the program starts (IFUNC), so its symbol is that of the chooser")
+        reason = "is chosen when the program starts (IFUNC), so its symbol is that of the chooser"
+        raise _refused(function, reason, indirect.advice(program, function))
     if not function.size_bytes:
         raise _refused(function, "has no size in the symbol table, so where it ends is not known")
     segment = program.file.executable(function.vaddr)
@@ -115,9 +116,9 @@ def check_tables(program: Program, function: Function) -> None:
         raise _refused(function, reason)
 
 
-def _refused(function: Function, reason: str) -> FailedPrecondition:
+def _refused(function: Function, reason: str, hint: str = "Name one of its callers or callees.") -> FailedPrecondition:
     return FailedPrecondition(
         f"{printable(function.name)} cannot be probed: it {reason}.",
-        hint="Name one of its callers or callees.",
+        hint=hint,
         details={"reason": reason},
     )

@@ -45,7 +45,10 @@ def read_symbols(file: ElfFile, frames: Frames, debug: Sequence[OpenFile]) -> Sy
             continue
         if beside is not None:
             found.add_table(printable(candidate.path), beside)
-        break
+        return found
+    build_id = file.headers.build_id
+    if build_id and not {".symtab", ".gnu_debugdata"} & set(found.sources):
+        found.wanted = f".build-id/{build_id[:2]}/{build_id[2:]}.debug"
     return found
 
 

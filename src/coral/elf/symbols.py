@@ -76,6 +76,7 @@ class SymbolTable:
         imports: The functions that the file takes from libraries, by name.
         sources: Where the names are from, such as ``.symtab``, for people.
         notes: Why other places were not used, as sentences.
+        wanted: Where a debug file would have more names, below a folder of such files; empty when none is missing.
     """
 
     def __init__(self, frames: Frames | None = None) -> None:
@@ -83,6 +84,7 @@ class SymbolTable:
         self.imports: dict[str, Import] = {}
         self.sources: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
+        self.wanted = ""
         self._frames = frames
         self._by_vaddr: dict[int, list[Function]] = defaultdict(list)
         self._count = 0
@@ -93,13 +95,14 @@ class SymbolTable:
         Args:
             source: Where it is from.
             symbols: The table.
-            versions: The versions of its symbols, by number.
+            versions: Of dynamic symbols, the versions of those that have one, by number.
 
         Raises:
             FailedPrecondition: There are absurdly many.
         """
         self.add_functions(source, _functions(symbols, versions or {}))
-        self.imports.update((each.name, each) for each in _imports(symbols, versions or {}) if each.name not in self.imports)
+        if versions is not None:
+            self.imports.update((each.name, each) for each in _imports(symbols, versions))
 
     def add_functions(self, source: str, functions: Iterable[Function]) -> None:
         """Takes in functions that are not there yet.

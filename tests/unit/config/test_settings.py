@@ -50,6 +50,7 @@ def test_defaults_of_the_agent() -> None:
         "window_bytes": 128 << 20,
         "max_open_calls": 131_072,
         "max_collectors": 64,
+        "debug_folders": ("/usr/lib/debug",),
     }
 
 
@@ -151,12 +152,13 @@ def test_what_counts_and_where_it_comes_from(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("CORAL_COLONY__HEARTBEAT_MS", "9")
     monkeypatch.setenv("CORAL_COLONY", "c:1")
     shown = {one.key: (one.value, one.source) for one in show_settings()}
-    assert len(shown) == 16
+    assert len(shown) == 17
     assert shown["colony.max_sessions"] == (5, str(system))
     assert shown["colony.heartbeat_ms"] == (9, "the environment")
     assert shown["colony.listen"] == ("127.0.0.1:8081", "default")
     assert shown["agent.colony"] == ("c:1", "the environment")
     assert shown["agent.services"] == ([], "default")
+    assert shown["agent.debug_folders"] == (["/usr/lib/debug"], "default")
 
 
 def test_places_follow_xdg(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from support import elf_images
 
 from coral.elf.program import Program
 from coral.elf.symbols import Function
-from coral.model.errors import FailedPrecondition
+from coral.model.errors import FailedPrecondition, NotFound
 
 _ONLY_SYMBOLS = frozenset(("runtime.text", "runtime.etext", "go:textfipsstart", "go:textfipsend", "local.moduledata.init"))
 
@@ -110,7 +110,7 @@ def test_a_damaged_table_is_none(plain: Path) -> None:
         bad = elf_images.program(damaged)
         assert not bad.go
         assert bad.go.functions() == []
-        with pytest.raises(FailedPrecondition, match="names no functions"):
+        with pytest.raises(NotFound, match="names no functions"):
             elf_images.plan_of(bad, "main.leaf")
 
 
