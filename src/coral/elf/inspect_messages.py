@@ -8,9 +8,24 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from coral.elf.messages import site_from_json, site_to_json
-from coral.model.addresses import FileOffset, Vaddr
-from coral.model.inspection import ExplainedSite, FunctionAddress, FunctionExplanation, FunctionPage, Probeable, Verdict
+from coral.elf.messages import site_to_json
+from coral.elf.shape import shaped
+from coral.model.inspection import FunctionExplanation, FunctionPage, Verdict
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Page:
+    """A ``FunctionPage`` as JSON has it."""
+
+    count: int
+    names: str
+    demangled: str
+    languages: list[int]
+    verdicts: list[int]
+    language_words: list[str]
+    verdict_values: list[Verdict]
+    matches: int
+    next_offset: int
 
 
 def page_to_json(page: FunctionPage) -> dict[str, Any]:
@@ -28,27 +43,27 @@ def page_to_json(page: FunctionPage) -> dict[str, Any]:
     }
 
 
-def page_from_json(value: dict[str, Any]) -> FunctionPage:
+def page_from_json(value: object) -> FunctionPage:
     """The reverse of ``page_to_json``.
 
     Raises:
-        ValueError: The columns differ in length, or an index is out of range.
+        ValueError: It is none: the columns differ in length, or an index is out of range.
     """
-    count = value["count"]
-    columns = {name: value[name].split("\n") if count else [] for name in ("names", "demangled")}
+    columns = shaped(_Page, value)
     page = FunctionPage(
-        **columns,
-        languages=value["languages"],
-        verdicts=value["verdicts"],
-        language_words=value["language_words"],
-        verdict_values=[_verdict(each) for each in value["verdict_values"]],
-        matches=value["matches"],
-        next_offset=value["next_offset"],
+        names=columns.names.split("\n") if columns.count else [],
+        demangled=columns.demangled.split("\n") if columns.count else [],
+        languages=columns.languages,
+        verdicts=columns.verdicts,
+        language_words=columns.language_words,
+        verdict_values=columns.verdict_values,
+        matches=columns.matches,
+        next_offset=columns.next_offset,
     )
-    if {len(page.names), len(page.demangled), len(page.languages), len(page.verdicts)} != {count}:
+    if {len(page.names), len(page.demangled), len(page.languages), len(page.verdicts)} != {columns.count}:
         raise ValueError("the columns of a list differ in length")
     for numbers, words in ((page.languages, page.language_words), (page.verdicts, page.verdict_values)):
-        if count and not 0 <= min(numbers) <= max(numbers) < len(words):
+        if numbers and not 0 <= min(numbers) <= max(numbers) < len(words):
             raise ValueError("a number in a list stands for nothing")
     return page
 
@@ -61,39 +76,10 @@ def explanation_to_json(explanation: FunctionExplanation) -> dict[str, Any]:
     return value
 
 
-def explanation_from_json(value: dict[str, Any]) -> FunctionExplanation:
-    """The reverse of ``explanation_to_json``."""
-    return FunctionExplanation(
-        **{
-            **value,
-            "verdict": _verdict(value["verdict"]),
-            "addresses": tuple(_address(each) for each in value["addresses"]),
-            "sites": tuple(_site(each) for each in value["sites"]),
-            "symbol_sources": tuple(value["symbol_sources"]),
-            "notes": tuple(value["notes"]),
-        }
-    )
+def explanation_from_json(value: object) -> FunctionExplanation:
+    """The reverse of ``explanation_to_json``.
 
-
-def _verdict(value: dict[str, Any]) -> Verdict:
-    return Verdict(probeable=Probeable(value["probeable"]), reason=value["reason"], exact=value["exact"])
-
-
-def _address(value: dict[str, Any]) -> FunctionAddress:
-    return FunctionAddress(
-        vaddr=Vaddr(value["vaddr"]),
-        file_offset=FileOffset(value["file_offset"]),
-        size_bytes=value["size_bytes"],
-        symbol=value["symbol"],
-        source_file=value["source_file"],
-        also_named=tuple(value["also_named"]),
-    )
-
-
-def _site(value: dict[str, Any]) -> ExplainedSite:
-    return ExplainedSite(
-        site=site_from_json(value["site"]),
-        vaddr=Vaddr(value["vaddr"]),
-        instruction=value["instruction"],
-        emulated=value["emulated"],
-    )
+    Raises:
+        ValueError: It is none.
+    """
+    return shaped(FunctionExplanation, value)

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 import time
 from typing import Any
 
 from coral.elf.image import ImageInfo
-from coral.model.addresses import FileOffset
+from coral.elf.shape import shaped
 from coral.model.errors import AmbiguousName, CoralError, error_for
-from coral.model.site import FunctionPlan, Method, Pairing, Site, SiteKind
+from coral.model.site import FunctionPlan, Site
 
 MOST_FILES = 16
 """With one request: the image, and files that may hold its symbols."""
+
+
+_MOST_SITES = 65_535
+_LONGEST_INSTRUCTION = 15  # Intel SDM, volume 2, section 2.3.11
+_LAST_CONDITION = 15
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Error:
+    """An error as JSON has it."""
+
+    cls: str
+    code: str
+    message: str
+    hint: str
+    details: dict[str, str]
 
 
 def info_to_json(info: ImageInfo) -> dict[str, Any]:
@@ -21,9 +38,13 @@ def info_to_json(info: ImageInfo) -> dict[str, Any]:
     return dataclasses.asdict(info)
 
 
-def info_from_json(value: dict[str, Any]) -> ImageInfo:
-    """The reverse of ``info_to_json``."""
-    return ImageInfo(**value)
+def info_from_json(value: object) -> ImageInfo:
+    """The reverse of ``info_to_json``.
+
+    Raises:
+        ValueError: It is none.
+    """
+    return shaped(ImageInfo, value)
 
 
 def plan_to_json(plan: FunctionPlan) -> dict[str, Any]:
@@ -31,10 +52,30 @@ def plan_to_json(plan: FunctionPlan) -> dict[str, Any]:
     return {**dataclasses.asdict(plan), "sites": [site_to_json(site) for site in plan.sites]}
 
 
-def plan_from_json(value: dict[str, Any]) -> FunctionPlan:
-    """The reverse of ``plan_to_json``."""
-    sites = tuple(site_from_json(site) for site in value["sites"])
-    return FunctionPlan(**{**value, "sites": sites, "pairing": Pairing(value["pairing"]), "method": Method(value["method"])})
+def plan_from_json(value: object) -> FunctionPlan:
+    """The reverse of ``plan_to_json``.
+
+    Raises:
+        ValueError: It is none, or one that cannot be: too many sites, none to count calls at, instructions of no length.
+    """
+    plan = shaped(FunctionPlan, value)
+    if not plan.entries or len(plan.sites) > _MOST_SITES:
+        raise ValueError(f"a plan with {len(plan.entries)} entries among {len(plan.sites)} sites")
+    for site in plan.sites:
+        if not 1 <= len(site.original) <= _LONGEST_INSTRUCTION or not -1 <= site.condition <= _LAST_CONDITION:
+            raise ValueError(f"a site at {site.offset:#x} with {len(site.original)} bytes and condition {site.condition}")
+    return plan
+
+
+def check_original(fd: int, plan: FunctionPlan) -> None:
+    """Compares the instructions of a plan with the file.
+
+    Raises:
+        ValueError: The file has something else there.
+    """
+    for site in plan.sites:
+        if os.pread(fd, len(site.original), site.offset) != site.original:
+            raise ValueError(f"the file does not have the instruction at {site.offset:#x}")
 
 
 def site_to_json(site: Site) -> dict[str, Any]:
@@ -42,22 +83,10 @@ def site_to_json(site: Site) -> dict[str, Any]:
     return {**dataclasses.asdict(site), "original": site.original.hex()}
 
 
-def site_from_json(value: dict[str, Any]) -> Site:
-    """The reverse of ``site_to_json``."""
-    return Site(
-        offset=FileOffset(value["offset"]),
-        kind=SiteKind(value["kind"]),
-        reason=value["reason"],
-        condition=value["condition"],
-        to=value["to"],
-        original=bytes.fromhex(value["original"]),
-    )
-
-
 def error_to_json(error: CoralError) -> dict[str, Any]:
     """An error as JSON."""
     return {
-        "class": type(error).__name__,
+        "cls": type(error).__name__,
         "code": error.code,
         "message": error.message,
         "hint": error.hint,
@@ -65,10 +94,15 @@ def error_to_json(error: CoralError) -> dict[str, Any]:
     }
 
 
-def error_from_json(value: dict[str, Any]) -> CoralError:
-    """The reverse of ``error_to_json``."""
-    cls = AmbiguousName if value["class"] == AmbiguousName.__name__ else error_for(value["code"])
-    return cls(value["message"], hint=value["hint"], details=value["details"])
+def error_from_json(value: object) -> CoralError:
+    """The reverse of ``error_to_json``.
+
+    Raises:
+        ValueError: It is none.
+    """
+    error = shaped(_Error, value)
+    cls = AmbiguousName if error.cls == AmbiguousName.__name__ else error_for(error.code)
+    return cls(error.message, hint=error.hint, details=error.details)
 
 
 def read_exactly(connection: socket.socket, size_bytes: int, deadline: float | None = None) -> bytes:

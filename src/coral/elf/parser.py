@@ -1,103 +1,85 @@
-"""What the agent asks about files, answered by a worker process that is started early, kept warm, and replaced when it fails.
+"""What the agent asks about files, answered by confined processes, one per image, that are replaced when they fail.
 
-LIEF alone takes half a second to import and files are written by others, so neither belongs in a daemon: the worker has
-limits on memory and time, and what it answered is remembered here by the image's key.
+Files are written by others, so reading them does not belong in a daemon: readers have limits on memory and time, and may be
+taken over by what they read. What they answered is checked and remembered here, by the image's key; so is a file that brought
+its reader down, which is refused for a while, so that it costs that once and not with every question.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import socket
-import struct
-import subprocess
-import sys
+import os
+import signal
+import stat
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from coral.elf.image import ImageInfo, ImageKey, OpenFile
-from coral.elf.messages import error_from_json, info_from_json, plan_from_json, read_exactly
-from coral.model.errors import DeadlineExceeded, Internal
+from coral.elf.inspect_messages import explanation_from_json, page_from_json
+from coral.elf.messages import check_original, error_from_json, info_from_json, plan_from_json
+from coral.elf.readers import ReaderDied, Readers
+from coral.elf.sandbox import MEMORY_BYTES
+from coral.elf.shape import shaped
+from coral.elf.turns import Turns
+from coral.model.errors import CoralError, DeadlineExceeded, FailedPrecondition, Internal
+from coral.model.inspection import FunctionExplanation, FunctionPage
 from coral.model.site import FunctionPlan
+from coral.model.text import printable
 
-_LENGTH = struct.Struct(">I")
 _REMEMBERED = 1024
-_LEAVE_S = 0.2
-"""A worker whose connection was closed leaves by itself, unless it hangs."""
+_AT_ONCE = 2
+"""Readers at work: one that runs until its limit leaves room for another."""
+_WAITING = 512
+_WAITING_FOR_ONE = 64
+_REFUSED_S = 60.0
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 
-class _Child:
-    """One worker process and the socket to it."""
-
-    def __init__(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs:
-            # Started by the event loop's own thread: the worker asks to die with the thread that started it.
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "coral.elf.worker", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
-        self.connection = ours
-
-    def exchange(self, request: bytes, descriptors: Sequence[int], limit_s: float) -> dict[str, Any]:
-        """Sends a request with its descriptors, and waits for the answer.
-
-        Raises:
-            TimeoutError: It did not come in time.
-            EOFError, OSError: The worker died.
-        """
-        self.connection.settimeout(limit_s)
-        socket.send_fds(self.connection, [_LENGTH.pack(len(request))], descriptors)
-        self.connection.sendall(request)
-        (size_bytes,) = _LENGTH.unpack(read_exactly(self.connection, _LENGTH.size))
-        answer: dict[str, Any] = json.loads(read_exactly(self.connection, size_bytes))
-        return answer
-
-    def end(self) -> int:
-        """Ends it and collects its exit status: its own, if it has one; else it is killed."""
-        self.connection.shutdown(socket.SHUT_RDWR)
-        self.connection.close()
-        try:
-            return self.process.wait(_LEAVE_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return self.process.wait()
-
-
 class Parser:
-    """Reads files, in another process. An async context manager: entering starts the worker, leaving ends it.
+    """Reads files, in other processes. An async context manager: entering starts them, leaving ends them.
 
     Args:
-        limit_s: How long one request may take; then the worker is killed and replaced.
+        limit_s: How long one request may take; then its reader is killed.
     """
 
     def __init__(self, *, limit_s: float = 20.0) -> None:
         self._limit_s = limit_s
-        self._child: _Child | None = None
-        self._lock = asyncio.Lock()
+        self._readers = Readers()
+        self._turns = Turns(at_once=_AT_ONCE, waiting=_WAITING, waiting_for_one=_WAITING_FOR_ONE)
         self._infos: OrderedDict[ImageKey, ImageInfo] = OrderedDict()
         self._plans: OrderedDict[tuple[tuple[ImageKey, ...], str, str], FunctionPlan] = OrderedDict()
+        self._refusals: OrderedDict[tuple[ImageKey, ...], tuple[float, CoralError]] = OrderedDict()
 
     async def __aenter__(self) -> Self:
-        self._child = _Child()
+        self._readers.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._end()
+        await self._readers.end()
 
     @property
-    def pid(self) -> int | None:
-        """The worker's process id; None while there is none."""
-        return self._child.process.pid if self._child is not None else None
+    def left_out(self) -> list[str]:
+        """In which ways the processes that read files are not confined on this host; known once one was read."""
+        return self._readers.left_out
+
+    @property
+    def template_pid(self) -> int | None:
+        """The process that readers are forked from; None while there is none."""
+        return self._readers.template_pid
+
+    @property
+    def reader_pids(self) -> list[int]:
+        """The processes that read, the one that was asked last at the end."""
+        return self._readers.pids
 
     async def identify(self, fd: int, key: ImageKey, path: str) -> ImageInfo:
         """What an image says about itself.
@@ -114,7 +96,7 @@ class Parser:
         """
         known = self._infos.get(key)
         if known is None:
-            known = info_from_json(await self._call([OpenFile(fd=fd, key=key, path=path)], operation="identify"))
+            known = await self._call([OpenFile(fd=fd, key=key, path=path)], info_from_json, operation="identify")
             _remember(self._infos, key, known)
         return known
 
@@ -148,43 +130,124 @@ class Parser:
         question = (tuple(file.key for file in files), function, library)
         known = self._plans.get(question)
         if known is None:
-            known = plan_from_json(await self._call(files, operation="plan", function=function, library=library))
+            decode = partial(_plan_of, fd)
+            known = await self._call(files, decode, operation="plan", function=function, library=library)
             _remember(self._plans, question, known)
         return known
 
-    async def _call(self, files: Sequence[OpenFile], **request: object) -> Any:
-        """Asks the worker about the first of ``files``; the others may hold its symbols."""
-        path = files[0].path
-        named = [{"key": asdict(file.key), "path": file.path, "linked": file.linked} for file in files]
-        message = json.dumps({"files": named, **request}).encode()
-        async with self._lock:
-            if self._child is None:
-                self._child = _Child()
-            child = self._child
-            try:
-                answer = await asyncio.to_thread(child.exchange, message, [file.fd for file in files], self._limit_s)
-            except asyncio.CancelledError:
-                # The thread still waits for an answer that nobody wants any more; a dead worker ends that.
-                self._child = None
-                child.end()
-                raise
-            except TimeoutError as error:
-                await self._end()
-                raise DeadlineExceeded(
-                    f"Reading {path} took more than {self._limit_s:g} s.", hint="It was given up; try another function."
-                ) from error
-            except (EOFError, OSError) as error:
-                status = await self._end()
-                raise Internal(
-                    f"The process that reads files ended with status {status} on {path}.", hint="It was started again."
-                ) from error
-        if "error" in answer:
-            raise error_from_json(answer["error"])
-        return answer["ok"]
+    async def explain(self, files: Sequence[OpenFile], function: str, *, library: str = "") -> FunctionExplanation:
+        """What an attach to a function of an image would do; one that would be refused is explained too.
 
-    async def _end(self) -> int | None:
-        child, self._child = self._child, None
-        return await asyncio.to_thread(child.end) if child is not None else None
+        Args:
+            files: The open image, then files that may hold its symbols.
+            function: ``NAME`` or ``FILE:NAME``.
+            library: Base name of the image, when it is not the program itself.
+
+        Raises:
+            NotFound, AmbiguousName: As for ``plan``.
+            FailedPrecondition, DeadlineExceeded, Internal: As for ``identify``.
+        """
+        return await self._call(files, explanation_from_json, operation="explain", function=function, library=library)
+
+    async def judge(self, files: Sequence[OpenFile], *, pattern: str, offset: int, limit: int, budget_s: float) -> int:
+        """Has functions of a page decoded for about ``budget_s``; returns how many are left. Raises as ``identify``."""
+        whole = partial(shaped, int)
+        return await self._call(files, whole, operation="judge", page=[pattern, offset, limit], budget_s=budget_s)
+
+    async def functions(self, files: Sequence[OpenFile], *, pattern: str, offset: int, limit: int) -> FunctionPage:
+        """A page of the functions of an image, with the verdicts there are.
+
+        Args:
+            files: The open image, then files that may hold its symbols.
+            pattern: As ``Listing.page`` has it.
+            offset: How many matches to pass over.
+            limit: The most there may be on the page.
+
+        Raises:
+            FailedPrecondition, DeadlineExceeded, Internal: As for ``identify``.
+        """
+        return await self._call(files, page_from_json, operation="list", page=[pattern, offset, limit])
+
+    async def _call(self, files: Sequence[OpenFile], decode: Callable[[Any], _V], **request: object) -> _V:
+        """Asks a reader about the first of ``files``; the others may hold its symbols.
+
+        ``decode`` makes the answer of what JSON has, in a thread, and raises ValueError when that cannot be one.
+        """
+        path = files[0].path
+        keys = tuple(file.key for file in files)
+        for file in files:
+            if not stat.S_ISREG(os.fstat(file.fd).st_mode):
+                raise FailedPrecondition(f"{file.path} is no regular file.", hint="Only files on disk are read.")
+        named = [{"key": asdict(file.key), "path": file.path, "linked": file.linked} for file in files]
+        message = json.dumps({"files": named, "limit_s": self._limit_s, **request}).encode()
+        async with self._turns.turn(keys, path):
+            self._check_refusal(keys)
+            try:
+                return await self._ask(keys, message, files, decode)
+            except (TimeoutError, ReaderDied) as error:
+                failure = self._failure(files, error)
+                self._refusals[keys] = (time.monotonic() + _REFUSED_S, failure)
+                while len(self._refusals) > _REMEMBERED:
+                    self._refusals.popitem(last=False)
+                raise failure from error
+
+    async def _ask(
+        self, keys: tuple[ImageKey, ...], message: bytes, files: Sequence[OpenFile], decode: Callable[[Any], _V]
+    ) -> _V:
+        descriptors = [file.fd for file in files]
+        try:
+            answer = await self._readers.ask(keys, message, descriptors, limit_s=self._limit_s)
+        except ReaderDied as error:
+            # Killed by somebody else, or gone with its template: not necessarily the file's doing. Twice is.
+            if error.status not in (None, -signal.SIGKILL) or error.defect:
+                raise
+            answer = await self._readers.ask(keys, message, descriptors, limit_s=self._limit_s)
+        try:
+            if "error" in answer:
+                failure = error_from_json(answer["error"])
+            else:
+                return await asyncio.to_thread(decode, answer["ok"])
+        except ValueError as error:
+            await self._readers.dismiss(keys)
+            raise ReaderDied(None, defect=f"an answer that cannot be: {error}") from None
+        raise failure
+
+    def _check_refusal(self, keys: tuple[ImageKey, ...]) -> None:
+        """Refuses what brought its reader down a short time ago."""
+        until, failure = self._refusals.get(keys, (0.0, None))
+        if failure is None:
+            return
+        left_s = until - time.monotonic()
+        if left_s <= 0:
+            del self._refusals[keys]
+            return
+        raise type(failure)(
+            failure.message, hint=f"It is not read again for {left_s:.0f} s. {failure.hint}".rstrip(), details=failure.details
+        )
+
+    def _failure(self, files: Sequence[OpenFile], error: TimeoutError | ReaderDied) -> CoralError:
+        """What it means that a reader was lost."""
+        path = files[0].path
+        if any(ImageKey.of_fd(file.fd) != file.key for file in files):
+            return FailedPrecondition(f"{path} was changed while it was read.", hint="Try again once it is complete.")
+        if isinstance(error, TimeoutError) or error.status == -signal.SIGPROF:
+            return DeadlineExceeded(f"Reading {path} took more than {self._limit_s:g} s.", hint="It was given up.")
+        if error.status == -signal.SIGBUS:
+            return FailedPrecondition(
+                f"{path} was shortened while it was read, or its disk could not be read.", hint="Look for disk errors."
+            )
+        if error.out_of_memory:
+            return FailedPrecondition(
+                f"{path} needs more than {MEMORY_BYTES >> 30} GiB of memory to read.", hint="It is damaged, or too large."
+            )
+        how = printable(error.defect) if error.defect else f"status {error.status}"
+        return Internal(f"The process that read {path} ended with {how}.", hint="If the file is intact, report this.")
+
+
+def _plan_of(fd: int, value: Any) -> FunctionPlan:
+    plan = plan_from_json(value)
+    check_original(fd, plan)
+    return plan
 
 
 def _remember(cache: OrderedDict[_K, _V], key: _K, value: _V) -> None:

@@ -1,46 +1,59 @@
-"""The process that parses files: ``python -m coral.elf.worker FD``.
+"""The processes that parse files: ``python -m coral.elf.worker FD``, the template, and its forks, the readers.
 
-FD is one end of a unix stream socket; the parent holds the other. A message is its length in four bytes (big endian) and
-JSON. Each request brings descriptors along (SCM_RIGHTS), of the image and of files that may hold its symbols, so that this
-process opens nothing by path. It answers one request at a time, and ends when its parent does.
+The template imports what parsing needs (half a second), confines itself, and never sees a file. For each image it forks a
+reader, so that a hostile file has nothing but its own reader to take over, to fill or to bring down.
+
+FD is one end of a unix socket of packets to the agent. The template's first packet is its greeting; then it is told ``f``,
+with a stream socket along (SCM_RIGHTS), and answers with the process id of the reader at that stream and a handle on it
+(pidfd), or ``w`` and a process id, and answers with its exit status once it ended.
+
+On a reader's stream a message is its length in four bytes (big endian) and JSON. First comes its greeting. Each request
+brings descriptors along, of the image and of files that may hold its symbols, so that no reader opens anything by path.
 """
 
 from __future__ import annotations
 
-import ctypes
+import gc
 import json
 import os
-import resource
 import signal
 import socket
 import struct
 import sys
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from coral.elf import sandbox
+from coral.elf.explain import explain
 from coral.elf.file import ElfFile
 from coral.elf.image import ImageKey, OpenFile
+from coral.elf.inspect_messages import explanation_to_json, page_to_json
+from coral.elf.listing import Listing
 from coral.elf.messages import MOST_FILES, error_to_json, info_to_json, plan_to_json, read_exactly
 from coral.elf.plan import plan
 from coral.elf.program import Program
-from coral.model.errors import CoralError, FailedPrecondition, Internal
+from coral.model.errors import CoralError, FailedPrecondition
 
 _LENGTH = struct.Struct(">I")
-_IMAGES = 8
-_MEMORY_BYTES = 4 << 30
-_DESCRIPTORS = 64
-_PR_SET_PDEATHSIG = 1
+_PACKET_BYTES = 16
 
 
 class Worker:
-    """Answers requests; keeps the images that were used last."""
+    """Answers requests about one image; keeps it, with what was found out about it."""
 
     def __init__(self) -> None:
-        self._programs: OrderedDict[tuple[ImageKey, ...], Program] = OrderedDict()
+        self._keys: tuple[ImageKey, ...] = ()
+        self._program: Program | None = None
+        self._listing: Listing | None = None
         self._operations: dict[str, Callable[[Program, dict[str, Any]], object]] = {
             "identify": lambda program, request: info_to_json(program.file.info),
             "plan": lambda program, request: plan_to_json(plan(program, request["function"], library=request["library"])),
+            "explain": lambda program, request: explanation_to_json(
+                explain(program, request["function"], library=request["library"])
+            ),
+            "list": lambda program, request: page_to_json(self._listed(program).page(*request["page"])),
+            "judge": lambda program, request: self._listed(program).judge(*request["page"], budget_s=request["budget_s"]),
         }
 
     def answer(self, request: dict[str, Any], descriptors: Sequence[int]) -> dict[str, object]:
@@ -50,31 +63,30 @@ class Worker:
             request: With ``files`` for the descriptors: the image, then files that may hold its symbols.
             descriptors: As they came along.
         """
-        path = request["files"][0]["path"]
         try:
             files = [
                 OpenFile(fd=fd, key=ImageKey(**file["key"]), path=file["path"], linked=file["linked"])
                 for fd, file in zip(descriptors, request["files"], strict=True)
             ]
             _check_unchanged(files)
-            answer = self._operations[request["operation"]](self._program(files), request)
+            answer = self._operations[request["operation"]](self._opened(files), request)
             _check_unchanged(files)
             return {"ok": answer}
         except CoralError as error:
             return {"error": error_to_json(error)}
-        except MemoryError:
-            self._programs.clear()
-            return {"error": error_to_json(Internal(f"{path} needs more than {_MEMORY_BYTES >> 30} GiB to read."))}
 
-    def _program(self, files: Sequence[OpenFile]) -> Program:
+    def _opened(self, files: Sequence[OpenFile]) -> Program:
         keys = tuple(file.key for file in files)
-        program = self._programs.get(keys)
-        if program is None:
-            program = self._programs[keys] = Program(ElfFile(files[0].fd, files[0].path), debug=files[1:])
-            while len(self._programs) > _IMAGES:
-                self._programs.popitem(last=False)
-        self._programs.move_to_end(keys)
-        return program
+        if self._program is None or self._keys != keys:
+            self._program = Program(ElfFile(files[0].fd, files[0].path), debug=files[1:])
+            self._keys = keys
+            self._listing = None
+        return self._program
+
+    def _listed(self, program: Program) -> Listing:
+        if self._listing is None:
+            self._listing = Listing(program)
+        return self._listing
 
 
 def _check_unchanged(files: Sequence[OpenFile]) -> None:
@@ -84,7 +96,10 @@ def _check_unchanged(files: Sequence[OpenFile]) -> None:
 
 
 def serve(connection: socket.socket) -> None:
-    """Answers requests until the other side closes."""
+    """Answers requests until the other side closes.
+
+    What is no CoralError is a defect of this code, which the file has found: it is sent (``{"defect": ...}``), and raised.
+    """
     worker = Worker()
     while True:
         head, descriptors, _, _ = socket.recv_fds(connection, _LENGTH.size, MOST_FILES)
@@ -93,22 +108,97 @@ def serve(connection: socket.socket) -> None:
         try:
             head += read_exactly(connection, _LENGTH.size - len(head))
             request = json.loads(read_exactly(connection, _LENGTH.unpack(head)[0]))
-            reply = json.dumps(worker.answer(request, descriptors)).encode()
+            # The agent's own clock decides; this one ends a reader that nobody waits for any more.
+            signal.setitimer(signal.ITIMER_PROF, request["limit_s"])
+            answer = worker.answer(request, descriptors)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        except MemoryError:
+            del worker  # so that there is room for this sentence
+            _send(connection, {"memory": True})
+            raise
+        except Exception as error:
+            _send(connection, {"defect": _where(error)})
+            raise
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        connection.sendall(_LENGTH.pack(len(reply)) + reply)
+        _send(connection, answer)
+
+
+def _send(connection: socket.socket, answer: dict[str, object]) -> None:
+    reply = json.dumps(answer).encode()
+    connection.sendall(_LENGTH.pack(len(reply)) + reply)
+
+
+def _where(error: Exception) -> str:
+    """What was raised, and the line that raised it; without the message, which may have anything in it from the file."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None:
+        return type(error).__name__
+    return f"{type(error).__name__} in {Path(last.tb_frame.f_code.co_filename).name}:{last.tb_lineno}"
+
+
+def _become_reader(connection: socket.socket, template: int) -> None:
+    try:
+        sandbox.end_with(template)
+        greeting: dict[str, object] = {"left_out": sandbox.seal()}
+    except CoralError as error:
+        _send(connection, {"error": error_to_json(error)})
+        return
+    _send(connection, greeting)
+    serve(connection)
+
+
+def _run_template(control: socket.socket) -> None:
+    """Forks and collects readers until the agent closes."""
+    template = os.getpid()
+    while True:
+        command, descriptors, _, _ = socket.recv_fds(control, _PACKET_BYTES, 1)
+        if not command:
+            return
+        if command == b"f":
+            (descriptor,) = descriptors
+            reader = os.fork()
+            if not reader:
+                status = 1
+                try:
+                    control.close()
+                    with socket.socket(fileno=descriptor) as connection:
+                        _become_reader(connection, template)
+                    status = 0
+                finally:
+                    os._exit(status)
+            os.close(descriptor)
+            handle = os.pidfd_open(reader)
+            socket.send_fds(control, [str(reader).encode()], [handle])
+            os.close(handle)
+        else:
+            _, status = os.waitpid(int(command.removeprefix(b"w")), 0)
+            control.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
 def main() -> None:
-    """Limits this process, then serves."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Confines this process, then forks readers."""
+    agent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS, _DESCRIPTORS))
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    with socket.socket(fileno=int(sys.argv[1])) as connection:
-        serve(connection)
+    with socket.socket(fileno=int(sys.argv[1])) as control:
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            greeting: dict[str, object] = {"left_out": sandbox.confine()}
+            sandbox.end_with(agent)
+        except CoralError as error:
+            control.send(json.dumps({"error": error_to_json(error)}).encode())
+            return
+        for standard in range(3):
+            os.dup2(nothing, standard)
+        os.close(nothing)
+        # What is there now is never collected, so that collections do not unshare the memory that all readers share.
+        gc.collect()
+        gc.freeze()
+        control.send(json.dumps(greeting).encode())
+        _run_template(control)
 
 
 if __name__ == "__main__":

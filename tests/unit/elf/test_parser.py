@@ -1,4 +1,4 @@
-"""The worker process: what it answers, and what happens when it fails."""
+"""The processes that read files: what they answer, and what happens when they fail."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 from support import elf_images
+from support.servers import wait_until
 
 from coral.elf.image import ImageKey
 from coral.elf.parser import Parser
 from coral.elf.plan import plan
-from coral.model.errors import AmbiguousName, DeadlineExceeded, FailedPrecondition, Internal, NotFound
+from coral.model.errors import AmbiguousName, DeadlineExceeded, FailedPrecondition, NotFound
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +46,13 @@ def test_the_worker_answers_as_the_library_does(opened: tuple[int, ImageKey, str
 
 
 def test_what_was_answered_is_remembered(opened: tuple[int, ImageKey, str]) -> None:
-    """The same question about the same content needs no worker."""
+    """The same question about the same content needs no process."""
 
     async def run() -> None:
         async with Parser() as parser:
             first = await parser.plan(*opened, "leaf"), await parser.identify(*opened)
-            assert parser.pid is not None
-            os.kill(parser.pid, signal.SIGKILL)
+            assert parser.template_pid is not None
+            os.kill(parser.template_pid, signal.SIGKILL)
             assert (await parser.plan(*opened, "leaf"), await parser.identify(*opened)) == first
 
     asyncio.run(run())
@@ -81,36 +82,66 @@ def test_errors_keep_their_class_and_their_hint(opened: tuple[int, ImageKey, str
     asyncio.run(run())
 
 
-def test_a_dead_worker_is_reported_and_replaced(opened: tuple[int, ImageKey, str]) -> None:
-    """The request that met its death fails; the next one is answered by a new process."""
+def test_a_reader_that_somebody_killed_is_replaced_unseen(opened: tuple[int, ImageKey, str]) -> None:
+    """The out-of-memory killer and the like are no reason to fail a question: a new reader is asked."""
 
     async def run() -> None:
         async with Parser() as parser:
-            before = parser.pid
-            assert before is not None
-            os.kill(before, signal.SIGKILL)
-            with pytest.raises(Internal, match="ended with status -9"):
-                await parser.plan(*opened, "leaf")
+            await parser.identify(*opened)
+            before = parser.reader_pids
+            os.kill(before[0], signal.SIGKILL)
             assert (await parser.plan(*opened, "leaf")).name == "leaf"
-            assert parser.pid not in (None, before)
+            assert len(parser.reader_pids) == 1
+            assert parser.reader_pids != before
 
     asyncio.run(run())
 
 
-def test_a_worker_that_hangs_is_killed_and_replaced(opened: tuple[int, ImageKey, str]) -> None:
-    """A stopped process stands for a parse without end."""
+def test_a_template_that_died_is_replaced_unseen(opened: tuple[int, ImageKey, str]) -> None:
+    """Its readers end with it."""
+
+    async def run() -> list[int]:
+        async with Parser() as parser:
+            await parser.identify(*opened)
+            before = parser.template_pid
+            assert before is not None
+            readers = parser.reader_pids
+            os.kill(before, signal.SIGKILL)
+            assert (await parser.plan(*opened, "leaf")).name == "leaf"
+            assert parser.template_pid not in (None, before)
+            return [before, *readers]
+
+    ended = asyncio.run(run())
+    wait_until("they ended", lambda: not any(map(_lives, ended)), 10)
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process is there, and no zombie of which only init has to take note."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_reader_that_hangs_is_killed_and_its_file_refused_for_a_while(
+    opened: tuple[int, ImageKey, str], tmp_path: Path
+) -> None:
+    """A stopped process stands for a parse without end. Other files are read meanwhile."""
+    other = tmp_path / "other"
+    other.write_bytes(Path(opened[2]).read_bytes())
 
     async def run() -> int:
-        async with Parser(limit_s=20) as parser:
+        async with Parser(limit_s=0.5) as parser:
             await parser.identify(*opened)
-            before = parser.pid
-            assert before is not None
+            (before,) = parser.reader_pids
             os.kill(before, signal.SIGSTOP)
-            parser._limit_s = 0.2
-            with pytest.raises(DeadlineExceeded, match=r"took more than 0\.2 s"):
+            with pytest.raises(DeadlineExceeded, match=r"took more than 0\.5 s\. It was given up\.$"):
                 await parser.plan(*opened, "leaf")
-            parser._limit_s = 20
-            assert (await parser.plan(*opened, "leaf")).name == "leaf"
+            with pytest.raises(DeadlineExceeded, match=r"took more than 0\.5 s\. It is not read again for \d+ s\."):
+                await parser.plan(*opened, "leaf")
+            fd = os.open(other, os.O_RDONLY)
+            assert (await parser.plan(fd, ImageKey.of_fd(fd), str(other), "leaf")).name == "leaf"
+            os.close(fd)
             return before
 
     assert not Path(f"/proc/{asyncio.run(run())}").exists()
@@ -122,8 +153,8 @@ def test_a_cancelled_request_leaves_nothing_behind(opened: tuple[int, ImageKey, 
     async def run() -> None:
         async with Parser() as parser:
             await parser.identify(*opened)
-            assert parser.pid is not None
-            os.kill(parser.pid, signal.SIGSTOP)
+            (reader,) = parser.reader_pids
+            os.kill(reader, signal.SIGSTOP)
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.2):
                     await parser.plan(*opened, "leaf")
@@ -171,7 +202,7 @@ def test_damaged_files_end_in_an_error_and_never_in_a_plan(
     async def run() -> None:
         fd = os.open(path, os.O_RDONLY)
         async with Parser() as parser:
-            with pytest.raises((FailedPrecondition, NotFound, Internal)):
+            with pytest.raises((FailedPrecondition, NotFound)):
                 await parser.plan(fd, ImageKey.of_fd(fd), "damaged", "leaf")
             assert (await parser.plan(*opened, "leaf")).name == "leaf"
         os.close(fd)
@@ -179,13 +210,14 @@ def test_damaged_files_end_in_an_error_and_never_in_a_plan(
     asyncio.run(run())
 
 
-def test_the_worker_ends_with_its_parser(opened: tuple[int, ImageKey, str]) -> None:
-    """Leaving the context leaves no process."""
+def test_no_process_is_left_behind(opened: tuple[int, ImageKey, str]) -> None:
+    """Leaving the context ends template and readers, also one that hangs."""
 
-    async def run() -> int:
+    async def run() -> list[int]:
         async with Parser() as parser:
             await parser.identify(*opened)
-            assert parser.pid is not None
-            return parser.pid
+            assert parser.template_pid is not None
+            os.kill(parser.reader_pids[0], signal.SIGSTOP)
+            return [parser.template_pid, *parser.reader_pids]
 
-    assert not Path(f"/proc/{asyncio.run(run())}").exists()
+    assert not [pid for pid in asyncio.run(run()) if Path(f"/proc/{pid}").exists()]
