@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import duckdb
@@ -15,15 +14,14 @@ from coral.colony.audit import Audit, Caller, Entry, put_entries
 from coral.colony.book import Ending, LiveCollector, LiveSession, SessionBook
 from coral.colony.collectors import Collectors
 from coral.colony.feed import Feed
-from coral.colony.registry import Registry, did_you_mean
+from coral.colony.refusal import refusal
+from coral.colony.registry import Registry
 from coral.colony.store import control
 from coral.colony.store.database import Database
 from coral.colony.tasks import Tasks
 from coral.colony.watch import Watch
 from coral.model.errors import (
     CoralError,
-    FailedPrecondition,
-    Internal,
     InvalidArgument,
     NotFound,
     ResourceExhausted,
@@ -169,7 +167,7 @@ class Orchestrator:
             with self._collectors.starting([agent.agent_id for agent in agents]):
                 attached, failures, warnings = await self._start_all(live, agents)
                 if not attached:
-                    raise self._refusal(spec.service_name, failures)
+                    raise refusal(self._registry, spec.service_name, failures)
                 for collector in attached:
                     live.collectors[collector.collector_id] = collector
         except CoralError as error:
@@ -242,32 +240,6 @@ class Orchestrator:
         except Unavailable as error:  # a restart finds it pending without a collector, and ends it as failed
             _log.error("refused session not removed", session_id=live.session_id, error=str(error))
 
-    def _refusal(self, service_name: str, failures: dict[str, CoralError]) -> CoralError:
-        """The one error that stands for those of all agents."""
-        errors = list(failures.values())
-        if all(isinstance(error, NotFound) for error in errors):
-            offline = self._registry.offline_hosts_of(service_name)
-            if offline and not self._registry.services(service_name):
-                return Unavailable(
-                    f"Service {service_name!r} was last seen on {', '.join(offline)}, which is offline.",
-                    hint="Start the agent there again with `coral agent start`.",
-                )
-            return self._not_found(service_name, errors)
-        if len({error.code for error in errors}) == 1:
-            return _joined(type(errors[0]), failures)
-        if any(isinstance(error, InvalidArgument) for error in errors):
-            return _joined(InvalidArgument, failures)
-        return _joined(FailedPrecondition, failures)
-
-    def _not_found(self, service_name: str, errors: list[CoralError]) -> NotFound:
-        hints = list(dict.fromkeys(error.hint for error in errors if error.hint))
-        services = {service.name for service in self._registry.services()}
-        if service_name not in services and not hints:
-            hints.append(did_you_mean(service_name, services))
-        messages = list(dict.fromkeys(error.message for error in errors))
-        details = {key: value for error in errors for key, value in error.details.items()}
-        return NotFound(" ".join(messages[:3]), hint=" ".join(hints), details=details)
-
     async def _undo(self, attaching: asyncio.Task[Attached]) -> None:
         try:
             attached = await attaching
@@ -324,14 +296,3 @@ def _checked(request: debug_pb2.AttachUprobeRequest) -> ProbeSpec:
         filter=filter_from(request.filter),
         sdk_addr=request.sdk_addr,
     )
-
-
-def _joined(cls: type[CoralError], failures: dict[str, CoralError]) -> CoralError:
-    """One error with what each agent said; just that when they all say the same."""
-    errors = list(failures.values())
-    details = {key: value for error in errors for key, value in error.details.items()}
-    hints = " ".join(dict.fromkeys(error.hint for error in errors if error.hint))
-    messages: Iterable[str] = dict.fromkeys(error.message for error in errors)
-    if len(failures) > 1 and len({error.message for error in errors}) > 1:
-        messages = [f"{agent_id}: {error.message}" for agent_id, error in failures.items()]
-    return (Internal if cls is CoralError else cls)(" ".join(messages), hint=hints, details=details)
