@@ -17,6 +17,7 @@ COMMANDS = {
     "debug session get": ("coral.cli.session_commands:get", "Show one session."),
     "debug session events": ("coral.cli.session_commands:events", "Show the calls that a session saw."),
     "debug session stop": ("coral.cli.session_commands:stop", "End a session, and show it."),
+    "trace": ("coral.dev.trace_command:trace", "Watch a function of one process, without any daemon."),
     "config show": ("coral.cli.config_command:show", "Show the settings, and where each comes from."),
     "db query": ("coral.cli.database_command:query", "Ask the colony's database in SQL."),
 }

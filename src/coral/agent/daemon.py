@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ from ulid import ULID
 from coral.agent.attach import Attacher
 from coral.agent.collectors import Collectors
 from coral.agent.debug_files import DebugFiles
+from coral.agent.images import ServiceImages
+from coral.agent.inspect_servicer import InspectServicer
 from coral.agent.processes import Processes
 from coral.agent.registration import Registration
 from coral.agent.resolve import Resolver
 from coral.agent.servicer import DebugServicer
+from coral.agent.trap_cost import TrapCosts
 from coral.config.settings import AgentSettings
 from coral.elf.image import ImageKey
 from coral.elf.parser import Parser
@@ -29,22 +32,46 @@ from coral.model.text import check_name
 from coral.procfs.service import ServiceRule
 from coral.procfs.table import ProcessTable
 from coral.telemetry.lifecycle import announce_ready, stop_event
-from coral.wire._generated.mesh.v1 import ebpf_pb2_grpc
+from coral.wire._generated.mesh.v1 import ebpf_pb2_grpc, inspect_pb2_grpc
 from coral.wire.address import require_loopback, split_address
 from coral.wire.server import Server
 
-_SERVICE = "coral.mesh.v1.DebugService"
+_SERVICES = ("coral.mesh.v1.DebugService", "coral.mesh.v1.InspectService")
 _STOP_S = 0.2
 
 _log = structlog.get_logger(__name__)
 
 
 async def run(settings: AgentSettings, *, ready_fd: int | None) -> None:
-    """Runs the agent until SIGTERM or SIGINT. When it returns, no probe is left in any process.
+    """Runs the agent of this host until SIGTERM or SIGINT; raises what ``serve`` does.
+
+    Args:
+        settings: As for ``serve``.
+        ready_fd: Where to say that it is ready; None for nowhere.
+    """
+    rules = [ServiceRule(**pattern.model_dump()) for pattern in settings.services]
+    await serve(
+        settings,
+        table=ProcessTable(rules=rules),
+        stop=stop_event(),
+        on_ready=lambda facts: announce_ready(facts, ready_fd),
+    )
+
+
+async def serve(
+    settings: AgentSettings,
+    *,
+    table: ProcessTable,
+    stop: asyncio.Event,
+    on_ready: Callable[[Mapping[str, object]], None],
+) -> None:
+    """Runs an agent until ``stop`` is set. When it returns, no probe is left in any process.
 
     Args:
         settings: Where to listen, where the colony is, and the limits.
-        ready_fd: Where to say that it is ready; None for nowhere.
+        table: The processes that it is for.
+        stop: Set by whoever wants it to end.
+        on_ready: Called with what it is and where it serves, once it does.
 
     Raises:
         FailedPrecondition: This host cannot run it, the address is not loopback, or the port is taken.
@@ -52,26 +79,27 @@ async def run(settings: AgentSettings, *, ready_fd: int | None) -> None:
     """
     require_loopback(settings.listen)
     split_address(settings.colony)
-    stop = stop_event()
     agent_id = agent_id_of(settings)
     # The worker is started before gRPC is: no process is forked after that.
     async with Parser() as parser:
         engine = await asyncio.to_thread(Engine, ring_bytes=settings.ring_bytes, max_open_calls=settings.max_open_calls)
         try:
             await _warm(parser)
-            rules = [ServiceRule(**pattern.model_dump()) for pattern in settings.services]
-            processes = Processes(ProcessTable(rules=rules), agent_id)
+            processes = Processes(table, agent_id)
+            debug_files = DebugFiles(settings.debug_folders)
             collectors = Collectors(
                 agent_id=agent_id,
                 engine=engine,
-                attacher=Attacher(engine, Resolver(parser, DebugFiles(settings.debug_folders)), processes),
+                attacher=Attacher(engine, Resolver(parser, debug_files), processes),
                 processes=processes,
                 window_bytes=settings.window_bytes,
                 limit=settings.max_collectors,
             )
             server = Server()
             ebpf_pb2_grpc.add_DebugServiceServicer_to_server(DebugServicer(collectors), server.grpc)
-            address = await server.start(settings.listen, services=[_SERVICE], flag="--listen")
+            inspector = InspectServicer(parser, ServiceImages(parser, processes, debug_files), TrapCosts(engine))
+            inspect_pb2_grpc.add_InspectServiceServicer_to_server(inspector, server.grpc)
+            address = await server.start(settings.listen, services=_SERVICES, flag="--listen")
             registration = Registration(
                 colony=settings.colony,
                 address=address,
@@ -81,7 +109,7 @@ async def run(settings: AgentSettings, *, ready_fd: int | None) -> None:
                 collectors=collectors,
             )
             _log.info("agent is ready", agent=agent_id, address=address, colony=settings.colony, pid=os.getpid())
-            announce_ready({"ready": True, "agent": address, "agent_id": agent_id, "pid": os.getpid()}, ready_fd)
+            on_ready({"ready": True, "agent": address, "agent_id": agent_id, "pid": os.getpid()})
             try:
                 await _until(stop, collectors.run(), processes.run(), registration.run())
             finally:

@@ -14,6 +14,7 @@ from coral.colony.audit import Audit
 from coral.colony.book import SessionBook
 from coral.colony.collectors import Collectors
 from coral.colony.followers import Followers
+from coral.colony.functions import Functions
 from coral.colony.housekeeping import cleanup, flush_registry
 from coral.colony.ingest import Ingest
 from coral.colony.inspect import Inspector
@@ -47,15 +48,22 @@ _STOP_GRACE_S = 0.5
 
 
 class Colony:
-    """One control plane over one state directory."""
+    """One control plane over one state directory, or over tables in memory."""
 
-    def __init__(self, settings: ColonySettings, *, grace_s: float = GRACE_S) -> None:
-        """Args: ``grace_s`` is how long after a deadline an agent may stay silent before its session is lost."""
-        state_dir = settings.state_dir
+    def __init__(self, settings: ColonySettings, *, in_memory: bool = False, grace_s: float = GRACE_S) -> None:
+        """Builds it; nothing is opened yet.
+
+        Args:
+            settings: Where to listen, where the state is, and the limits.
+            in_memory: Whether it leaves the state directory alone and forgets everything at its end.
+            grace_s: How long after a deadline an agent may stay silent before its session is lost.
+        """
+        state_dir = None if in_memory else settings.state_dir
         offline_after_s = settings.offline_after_ms / 1000
         self._settings = settings
-        self._control = Database(state_dir / "control.duckdb", CONTROL)
-        self._events = Database(state_dir / "events.duckdb", EVENTS)
+        self._state_dir = state_dir
+        self._control = Database(state_dir and state_dir / "control.duckdb", CONTROL)
+        self._events = Database(state_dir and state_dir / "events.duckdb", EVENTS)
         self._tasks = Tasks()
         self._pool = AgentPool()
         self._audit = Audit(self._control)
@@ -85,7 +93,8 @@ class Colony:
             FailedPrecondition: The address is taken or not loopback, or the state directory is in use.
         """
         check_listen(self._settings.listen)
-        make_private(self._settings.state_dir)
+        if self._state_dir is not None:
+            make_private(self._state_dir)
         try:
             await self._control.open()
             await self._events.open()
@@ -169,7 +178,11 @@ class Colony:
             tasks=self._tasks,
             heartbeat_ms=self._settings.heartbeat_ms,
         )
-        inspector = InspectServicer(inspector=Inspector(self._control, self._events), audit=self._audit)
+        inspector = InspectServicer(
+            inspector=Inspector(self._control, self._events),
+            functions=Functions(self._registry, self._pool),
+            audit=self._audit,
+        )
         debug_pb2_grpc.add_DebugServiceServicer_to_server(debug, self._server.grpc)
         registry_pb2_grpc.add_RegistryServiceServicer_to_server(registry, self._server.grpc)
         inspect_pb2_grpc.add_InspectServiceServicer_to_server(inspector, self._server.grpc)

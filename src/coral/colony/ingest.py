@@ -155,6 +155,8 @@ class Ingest:
         self._book.end_collector(collector, Status.FAILED, ReasonCode.NONE, f"Its events could not be stored: {error}.")
 
     async def _may_store(self) -> bool:
+        if self._events.path is None:
+            return True
         free = (await asyncio.to_thread(shutil.disk_usage, self._events.path.parent)).free
         storing = free >= self._min_free_bytes
         if storing != self._storing:

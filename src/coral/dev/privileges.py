@@ -27,8 +27,11 @@ def missing_capabilities(status: str) -> list[str]:
     ]
 
 
-def check_privileges() -> None:
+def check_privileges(command: str) -> None:
     """Passes when this process may attach probes.
+
+    Args:
+        command: What to run as root instead.
 
     Raises:
         FailedPrecondition: It may not; says what is missing and what works without.
@@ -37,6 +40,6 @@ def check_privileges() -> None:
     if missing:
         raise FailedPrecondition(
             f"The agent attaches probes to other processes and needs root; this process lacks {', '.join(missing)}.",
-            hint="Run `sudo coral dev`. Without root these work: `coral colony start --insecure`, and every command that asks"
-            " a colony (--colony HOST:PORT).",
+            hint=f"Run `sudo {command}`. Without root these work: `coral colony start --insecure`, and every command that"
+            " asks a colony (--colony HOST:PORT).",
         )

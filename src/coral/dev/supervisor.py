@@ -45,7 +45,7 @@ async def run_dev(*, state_dir: Path | None, colony_port: int, agent_port: int, 
         FailedPrecondition: A privilege is missing or a port is taken.
         CoralError: A child ended by itself, or did not come up.
     """
-    check_privileges()
+    check_privileges("coral dev")
     _check_port(colony_port, "--colony-port")
     _check_port(agent_port, "--agent-port")
     directory = state_dir or Path(tempfile.mkdtemp(prefix="coral-dev-"))
@@ -145,17 +145,17 @@ class _Dev:
             async with asyncio.timeout(_READY_S):
                 for address in (colony, agent):
                     await _healthy(address)
-                await _registered(colony)
+                await registered(colony, AGENT_ID)
         except TimeoutError:
             tails = "\n".join(child.log_tail() for child in self._children)
             raise DeadlineExceeded(f"Colony and agent did not find each other in {_READY_S:.0f} s.", hint=tails) from None
 
 
-async def _registered(colony: str) -> None:
-    """Waits until the colony at that address can reach the agent: an attach right after the ready line has to work."""
+async def registered(colony: str, agent_id: str) -> None:
+    """Waits until the colony at that address can reach the agent, so that an attach works at once."""
     async with ColonyClient(colony) as client:
         while True:
-            if any(agent.agent_id == AGENT_ID and agent.status == "online" for agent in await client.agents()):
+            if any(agent.agent_id == agent_id and agent.status == "online" for agent in await client.agents()):
                 return
             await asyncio.sleep(_POLL_S)
 

@@ -113,11 +113,19 @@ class _Known:
 class ProcessTable:
     """The processes of this host by service. Safe to use from several threads."""
 
-    def __init__(self, *, rules: Sequence[ServiceRule] = (), own_pid: int | None = None, proc: Path = PROC) -> None:
+    def __init__(
+        self,
+        *,
+        rules: Sequence[ServiceRule] = (),
+        only: ProcessId | None = None,
+        own_pid: int | None = None,
+        proc: Path = PROC,
+    ) -> None:
         """Reads nothing but the agent's own process yet.
 
         Args:
             rules: Of the agent's configuration, in order.
+            only: The one process that is an instance, with those forked from it; None when all are.
             own_pid: The agent; this process when left out.
             proc: Where proc is mounted.
 
@@ -125,6 +133,7 @@ class ProcessTable:
             ProcessGone: There is no process ``own_pid``.
         """
         self._rules = tuple(rules)
+        self._only = only
         self._own_pids = frozenset({os.getpid() if own_pid is None else own_pid})
         self._proc = proc
         self._own_unit = unit_of(read_process(next(iter(self._own_pids)), proc=proc).cgroup)
@@ -300,6 +309,8 @@ class ProcessTable:
         changes.started.append(state.entry)
 
     def _name(self, process: Process, environ: Mapping[str, str]) -> Named | None:
+        if self._only is not None and process.id != self._only:
+            return None
         return name_process(process, rules=self._rules, inherited_environ=environ, own_unit=self._own_unit, proc=self._proc)
 
     def _origin(self, process: Process) -> _Reading | None:

@@ -12,15 +12,19 @@ import structlog
 
 from coral.model.text import printable
 
+QUIET = -1
+"""A verbosity: errors alone, for a daemon that lives inside a command."""
+
 _SECRET = ("token", "secret", "password", "authorization", "cookie", "credential")
-_LEVELS = {0: logging.INFO, 1: logging.DEBUG}
+_LEVELS = {QUIET: logging.ERROR, 0: logging.INFO, 1: logging.DEBUG}
 
 
 def configure(*, verbosity: int = 0, stream: TextIO | None = None) -> None:
     """Sets up structlog, and the standard library's logging with the same form.
 
     Args:
-        verbosity: How often ``-v`` was given: 0 logs what an operator should know, more adds debugging.
+        verbosity: How often ``-v`` was given: 0 logs what an operator should know, more adds debugging, ``QUIET``
+            leaves errors only.
         stream: Where to; None is stderr.
     """
     out = stream or sys.stderr

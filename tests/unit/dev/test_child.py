@@ -71,7 +71,7 @@ def test_a_child_that_is_killed_is_named_with_the_signal(tmp_path: Path) -> None
 @pytest.mark.parametrize("flag", ["--colony-port", "--agent-port"])
 def test_a_taken_port_is_named_with_its_flag(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flag: str) -> None:
     """Before anything is started."""
-    monkeypatch.setattr(supervisor, "check_privileges", lambda: None)
+    monkeypatch.setattr(supervisor, "check_privileges", lambda _: None)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -41,6 +41,8 @@ _CONFIG: dict[str, Any] = {
     "threads": 1,
     "memory_limit": "1GB",
 }
+_IN_MEMORY = {**_CONFIG, "temp_directory": ""}
+"""Nothing is written: DuckDB would put what does not fit into the working directory."""
 
 
 @dataclass(slots=True)
@@ -50,15 +52,17 @@ class _Write:
 
 
 class Database:
-    """One file, open in this process alone."""
+    """One file, open in this process alone; or tables in memory, which end with it."""
 
-    def __init__(self, path: Path, migrations: Sequence[Migration]) -> None:
+    def __init__(self, path: Path | None, migrations: Sequence[Migration]) -> None:
+        """Args: ``path`` is the file, None for tables in memory."""
         self.path = path
+        self.name = "memory" if path is None else path.name
         self._migrations = migrations
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._jobs: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
-        self._writer = threading.Thread(target=self._run, name=f"writer-{path.stem}", daemon=True)
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix=f"reader-{path.stem}")
+        self._writer = threading.Thread(target=self._run, name=f"writer-{self.name}", daemon=True)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix=f"reader-{self.name}")
         self._guard = threading.Condition()
         self._cursors: set[duckdb.DuckDBPyConnection] = set()
         self._retry_s = _FIRST_RETRY_S
@@ -100,7 +104,7 @@ class Database:
 
         def report(done: Future[Any]) -> None:
             if error := done.exception():
-                _log.error("write failed", file=self.path.name, what=what, error=str(error))
+                _log.error("write failed", file=self.name, what=what, error=str(error))
 
         write.done.add_done_callback(report)
         self._jobs.put(write)
@@ -191,7 +195,7 @@ class Database:
         try:
             connection.rollback()
         except duckdb.Error as error:  # what made it necessary is the error that counts
-            _log.debug("rollback", file=self.path.name, error=str(error))
+            _log.debug("rollback", file=self.name, error=str(error))
 
     def _broken(self, error: Exception) -> bool:
         """Whether the instance is of no use any more: it says so, or not even a trivial statement runs.
@@ -209,7 +213,7 @@ class Database:
         return False
 
     def _reopen_later(self, error: Exception) -> None:
-        _log.error("database closed after an error", file=self.path.name, error=str(error), retry_s=self._retry_s)
+        _log.error("database closed after an error", file=self.name, error=str(error), retry_s=self._retry_s)
         self._disconnect()
         self._retry_at = time.monotonic() + self._retry_s
         self._retry_s = min(2 * self._retry_s, _LAST_RETRY_S)
@@ -225,12 +229,12 @@ class Database:
         except (duckdb.Error, CoralError) as error:
             self._reopen_later(error)
             return False
-        _log.info("database open again", file=self.path.name)
+        _log.info("database open again", file=self.name)
         return True
 
     def _connect(self) -> None:
         try:
-            connection = duckdb.connect(str(self.path), config=_CONFIG)
+            connection = duckdb.connect(str(self.path), config=_CONFIG) if self.path else duckdb.connect(config=_IN_MEMORY)
         except duckdb.IOException as error:
             if "lock" not in str(error):
                 raise FailedPrecondition(
@@ -242,7 +246,7 @@ class Database:
             ) from None
         # Names of Python variables are no tables.
         connection.execute("SET python_enable_replacements = false")
-        migrate(connection, self._migrations, file=str(self.path))
+        migrate(connection, self._migrations, file=str(self.path or self.name))
         connection.execute("SET lock_configuration = true")
         with self._guard:
             self._connection = connection
@@ -254,16 +258,16 @@ class Database:
             for cursor in self._cursors:
                 cursor.interrupt()
             if not self._guard.wait_for(lambda: not self._cursors, timeout=_READ_TIMEOUT_S):
-                _log.warning("readers did not end", file=self.path.name, readers=len(self._cursors))
+                _log.warning("readers did not end", file=self.name, readers=len(self._cursors))
         if connection is not None:
             try:
                 connection.close()
             except duckdb.Error as error:  # what cannot be written into the file stays in its log, which the next open reads
-                _log.warning("database did not close cleanly", file=self.path.name, error=str(error))
+                _log.warning("database did not close cleanly", file=self.name, error=str(error))
 
     def _unavailable(self) -> Unavailable:
         return Unavailable(
-            f"The colony's database {self.path.name} cannot be used now.",
+            f"The colony's database {self.name} cannot be used now.",
             hint="Free disk space in its state directory if that is full; it is opened anew by itself.",
         )
 
