@@ -100,19 +100,18 @@ def test_a_reader_that_somebody_killed_is_replaced_unseen(opened: tuple[int, Ima
 def test_a_template_that_died_is_replaced_unseen(opened: tuple[int, ImageKey, str]) -> None:
     """Its readers end with it."""
 
-    async def run() -> list[int]:
+    async def run() -> None:
         async with Parser() as parser:
             await parser.identify(*opened)
             before = parser.template_pid
             assert before is not None
-            readers = parser.reader_pids
+            (reader,) = parser.reader_pids
             os.kill(before, signal.SIGKILL)
+            wait_until("its reader ended", lambda: not _lives(reader), 10)
             assert (await parser.plan(*opened, "leaf")).name == "leaf"
             assert parser.template_pid not in (None, before)
-            return [before, *readers]
 
-    ended = asyncio.run(run())
-    wait_until("they ended", lambda: not any(map(_lives, ended)), 10)
+    asyncio.run(run())
 
 
 def _lives(pid: int) -> bool:
