@@ -5,6 +5,7 @@ from __future__ import annotations
 from coral.model.site import Pairing, Site, SiteKind
 
 MAX_SITES = 1 << 16
+MAX_GROUPS = 1 << 16
 
 _TAIL = 1 << 8
 _GO = 1 << 9
@@ -12,9 +13,10 @@ _UNSEEN = 1 << 10
 _CONDITIONAL = 1 << 11
 _CONDITION_SHIFT = 12
 _SITE_SHIFT = 32
+_GROUP_SHIFT = 48
 
 
-def cookie_of(site: Site, *, slot: int, index: int, pairing: Pairing, unseen: bool) -> int:
+def cookie_of(site: Site, *, slot: int, index: int, pairing: Pairing, unseen: bool, group: int = 0) -> int:
     """The cookie of one site.
 
     Args:
@@ -23,13 +25,14 @@ def cookie_of(site: Site, *, slot: int, index: int, pairing: Pairing, unseen: bo
         index: Of the site among the collector's sites, below ``MAX_SITES``.
         pairing: What identifies a call.
         unseen: Whether an entry is all that will be seen of a call.
+        group: Which of the collector's images the site belongs to, below ``MAX_GROUPS``.
 
     Raises:
-        ValueError: ``index`` does not fit.
+        ValueError: ``index`` or ``group`` does not fit.
     """
-    if not 0 <= index < MAX_SITES:
-        raise ValueError(f"site index {index} does not fit a cookie")
-    cookie = slot | index << _SITE_SHIFT
+    if not (0 <= index < MAX_SITES and 0 <= group < MAX_GROUPS):
+        raise ValueError(f"site index {index} of group {group} does not fit a cookie")
+    cookie = slot | index << _SITE_SHIFT | group << _GROUP_SHIFT
     if site.kind is SiteKind.TAIL:
         cookie |= _TAIL
     if pairing is Pairing.GO:

@@ -138,8 +138,13 @@ class Engine:
             self._leaving.discard(slot)
             self._used.discard(slot)
 
-    def add_member(self, slot: int, pid: int) -> int:
+    def add_member(self, slot: int, pid: int, *, group: int = 0) -> int:
         """Makes a process count for a slot, and every process it forks from now on.
+
+        Args:
+            slot: Of the collector.
+            pid: The process.
+            group: The image in which its calls count; sites that were attached with another one are not its.
 
         Returns:
             The number that names it in records.
@@ -147,11 +152,14 @@ class Engine:
         Raises:
             OSError: The table of members is full.
         """
+        found = self._members.get((slot, pid))
+        if found is not None and found["group"][0] == group:
+            return int(found["instance"][0])  # forked from a member meanwhile
         with self._lock:
             number = self._next_instance
             self._next_instance += 1
         member = np.zeros(1, MEMBER)
-        member["instance"] = number
+        member["instance"], member["group"] = number, group
         self._members.put((slot, pid), member)
         return number
 
@@ -164,7 +172,9 @@ class Engine:
         """Lets a process go."""
         self._members.delete((slot, pid))
 
-    def attach(self, slot: int, path: str, plan: FunctionPlan, *, first_site: int, mode: Mode, pid: int = 0) -> Attachment:
+    def attach(
+        self, slot: int, path: str, plan: FunctionPlan, *, first_site: int, mode: Mode, pid: int = 0, group: int = 0
+    ) -> Attachment:
         """Attaches a plan: exits before entries, so that no call is seen to enter whose return could be missed.
 
         Args:
@@ -174,6 +184,7 @@ class Engine:
             first_site: Index of the plan's first site among the collector's.
             mode: With ``COUNT`` only entries are attached, and they are ``unseen``.
             pid: Only this process, or 0 for all that map the file.
+            group: Which of the collector's images this is; see ``add_member``.
 
         Raises:
             FailedPrecondition: The kernel refuses an instruction.
@@ -181,9 +192,9 @@ class Engine:
         """
         exit_fds: tuple[int, ...] = ()
         if mode is Mode.EVENTS and plan.exits:
-            exit_fds = (self._link("on_exit", slot, path, plan, plan.exits, first_site, pid, mode),)
+            exit_fds = (self._link("on_exit", slot, path, plan, plan.exits, first_site, pid, mode, group),)
         try:
-            entry_fd = self._link("on_entry", slot, path, plan, plan.entries, first_site, pid, mode)
+            entry_fd = self._link("on_entry", slot, path, plan, plan.entries, first_site, pid, mode, group)
         except BaseException:
             Attachment(exit_fds, ()).detach()
             raise
@@ -250,10 +261,13 @@ class Engine:
         first_site: int,
         pid: int,
         mode: Mode,
+        group: int,
     ) -> int:
         unseen = mode is Mode.COUNT or plan.method is Method.ENTRY_ONLY
         index = {site: first_site + position for position, site in enumerate(plan.sites)}
-        cookies = [cookie_of(site, slot=slot, index=index[site], pairing=plan.pairing, unseen=unseen) for site in sites]
+        cookies = [
+            cookie_of(site, slot=slot, index=index[site], pairing=plan.pairing, unseen=unseen, group=group) for site in sites
+        ]
         return link.create(self._programs.program_fd(program), path, [site.offset for site in sites], cookies, pid=pid)
 
     def _set_active(self) -> None:

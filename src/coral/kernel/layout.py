@@ -44,7 +44,7 @@ CALL_KEY = np.dtype([("place", "u8"), ("depth", "u8"), ("slot", "u4"), ("instanc
 CALL = np.dtype([("boot_ns", "u8"), ("pid", "u4"), ("tid", "u4")])
 MEMBER_KEY = np.dtype([("slot", "u4"), ("pid", "u4")])
 ACTIVE = np.dtype([("slots", "u8")])
-MEMBER = np.dtype([("instance", "u4"), ("pad", "u4")])
+MEMBER = np.dtype([("instance", "u4"), ("group", "u4")])
 STATE = np.dtype([("control_lost", "u8"), ("members_lost", "u8"), ("next_instance", "u4"), ("pad", "u4")])
 
 

@@ -56,6 +56,7 @@ enum {
 	COOKIE_CONDITIONAL = 1 << 11, // the jump is taken only if the condition holds
 	COOKIE_CONDITION_SHIFT = 12, // x86 condition code, 4 bits
 	COOKIE_SITE_SHIFT = 32, // index of the site, 16 bits
+	COOKIE_GROUP_SHIFT = 48, // the image that the site belongs to, 16 bits
 };
 
 enum { KIND_RETURN = 0, KIND_TAIL = 1, KIND_ENTRY = 2 };
@@ -98,7 +99,7 @@ struct member_key {
 
 struct member {
 	u32 instance;
-	u32 pad;
+	u32 group; // the image in which its calls count
 };
 
 struct state { // written by the programs alone
@@ -276,13 +277,21 @@ INLINE void report(struct counters *count, u64 cookie, u32 slot, u32 instance, u
 	bpf_ringbuf_submit(record, 0);
 }
 
+// The process that is at a site, if its calls count there. Files that are two for their readers may be one for the kernel's
+// probes (overlay mounts that share a layer), and one process would then be at two sites at once.
+INLINE struct member *member_at(u64 cookie, u32 slot, u32 pid)
+{
+	struct member_key who = {slot, pid};
+	struct member *member = bpf_map_lookup_elem(&members, &who);
+	return member && member->group == cookie >> COOKIE_GROUP_SHIFT ? member : 0;
+}
+
 SEC("uprobe")
 int on_entry(struct registers *registers)
 {
 	u64 cookie = bpf_get_attach_cookie(registers), pid_tgid = bpf_get_current_pid_tgid();
-	u32 slot = cookie & COOKIE_SLOT_MASK;
-	struct member_key who = {slot, pid_tgid >> 32};
-	struct member *member = bpf_map_lookup_elem(&members, &who);
+	u32 slot = cookie & COOKIE_SLOT_MASK, pid = pid_tgid >> 32;
+	struct member *member = member_at(cookie, slot, pid);
 	struct counters *count = bpf_map_lookup_elem(&counters, &slot);
 	if (!member || !count)
 		return 0;
@@ -297,7 +306,7 @@ int on_entry(struct registers *registers)
 		ADD(count->too_deep); // no goroutine, no place to track it by
 		return 0;
 	}
-	struct call call = {.pid = who.pid, .tid = (u32)pid_tgid};
+	struct call call = {.pid = pid, .tid = (u32)pid_tgid};
 	call.boot_ns = bpf_ktime_get_boot_ns();
 	long result = bpf_map_update_elem(&calls, &key, &call, UPDATE_NOEXIST);
 	if (result == EXISTS) {
@@ -318,9 +327,8 @@ int on_exit(struct registers *registers)
 	u64 cookie = bpf_get_attach_cookie(registers), pid_tgid = bpf_get_current_pid_tgid();
 	if (cookie & COOKIE_CONDITIONAL && !taken(registers->flags, cookie >> COOKIE_CONDITION_SHIFT & 15))
 		return 0;
-	u32 slot = cookie & COOKIE_SLOT_MASK;
-	struct member_key who = {slot, pid_tgid >> 32};
-	struct member *member = bpf_map_lookup_elem(&members, &who);
+	u32 slot = cookie & COOKIE_SLOT_MASK, pid = pid_tgid >> 32;
+	struct member *member = member_at(cookie, slot, pid);
 	struct counters *count = bpf_map_lookup_elem(&counters, &slot);
 	if (!member || !count)
 		return 0;
@@ -397,9 +405,10 @@ static long inherit(u64 index, struct fork *fork)
 	if (slot >= MAX_SLOTS || !(fork->active >> slot & 1))
 		return 0;
 	struct member_key from = {slot, fork->parent}, to = {slot, fork->pid};
-	if (!bpf_map_lookup_elem(&members, &from))
+	struct member *parent = bpf_map_lookup_elem(&members, &from);
+	if (!parent)
 		return 0;
-	struct member member = {.instance = 1u << 31 | __sync_fetch_and_add(&fork->shared->next_instance, 1)};
+	struct member member = {1u << 31 | __sync_fetch_and_add(&fork->shared->next_instance, 1), parent->group};
 	if (bpf_map_update_elem(&members, &to, &member, UPDATE_ANY)) {
 		ADD(fork->shared->members_lost);
 		return 0;
