@@ -9,8 +9,9 @@ from pathlib import Path
 def changed_text(pid: int) -> list[str]:
     """Where the executable mappings of a process differ from their files, as ``PATH+0xOFFSET``; empty when nowhere."""
     changed = []
-    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+    thread = _thread_with_memory(pid)
+    with open(f"/proc/{thread}/mem", "rb", buffering=0) as memory:
+        for line in Path(f"/proc/{thread}/maps").read_text().splitlines():
             span, permissions, offset_text, _, inode, *name = line.split(maxsplit=5)
             if "x" not in permissions or inode == "0":
                 continue
@@ -18,12 +19,18 @@ def changed_text(pid: int) -> list[str]:
             offset = int(offset_text, 16)
             memory.seek(start)
             mapped = memory.read(end - start)
-            with open(f"/proc/{pid}/map_files/{start:x}-{end:x}", "rb") as file:
+            with open(f"/proc/{thread}/map_files/{start:x}-{end:x}", "rb") as file:
                 file.seek(offset)
                 original = file.read(end - start).ljust(end - start, b"\0")
             if mapped != original:
                 changed += [f"{name[0]}+{offset + i:#x}" for i in range(end - start) if mapped[i] != original[i]]
     return changed
+
+
+def _thread_with_memory(pid: int) -> int:
+    """The main thread, or another one when that has ended before the process has."""
+    threads = [pid, *(int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir())]
+    return next(thread for thread in threads if Path(f"/proc/{thread}/maps").read_bytes())
 
 
 def wait_until_restored(pid: int, timeout_s: float) -> float:

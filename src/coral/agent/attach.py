@@ -7,19 +7,23 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from weakref import WeakSet
 
 from coral.agent.clock import boot_ns
 from coral.agent.collector import Collector, Group, Tracked
 from coral.agent.processes import Processes
-from coral.agent.readback import breakpoints
+from coral.agent.readback import breakpoints, refuse_debugged
 from coral.agent.resolve import FunctionName, LibraryNotLoaded, Located, Resolver
 from coral.kernel.engine import Attachment, Engine
+from coral.model.addresses import FileOffset
 from coral.model.errors import CoralError, FailedPrecondition, NotFound
 from coral.model.probe import Mode
 from coral.model.session import Instance, InstanceStatus
 from coral.model.site import Site
-from coral.procfs.process import Process, ProcessId, is_alive
+from coral.procfs.process import Process, ProcessGone, ProcessId
+from coral.procfs.stat import read_stat
 from coral.procfs.table import Entry
+from coral.procfs.threads import memory_task
 
 
 class Attacher:
@@ -35,6 +39,7 @@ class Attacher:
         self._engine = engine
         self._resolver = resolver
         self._processes = processes
+        self._joined: WeakSet[Collector] = WeakSet()
 
     async def join(self, collector: Collector, entries: Sequence[Entry]) -> list[CoralError]:
         """Attaches the collector in those of ``entries`` that it does not have yet.
@@ -48,6 +53,7 @@ class Attacher:
         errors: list[CoralError] = []
         service_pids = [entry.process.id.pid for entry in self._processes.known_instances(collector.spec.service_name)]
         function = FunctionName.parse(collector.spec.function_name)
+        self._joined.add(collector)
         async with collector.changing:
             for entry in entries:
                 process = entry.process
@@ -59,14 +65,15 @@ class Attacher:
                     errors.append(error)
                 except CoralError as error:
                     errors.append(error)
-                    if await asyncio.to_thread(is_alive, process.id):
+                    if await asyncio.to_thread(_runs_still, process):
                         self._refuse(collector, process, error)
                 else:
                     try:
                         await self._attach(collector, process, located, service_pids)
                     except CoralError as error:
                         errors.append(error)
-                        self._refuse(collector, process, error)
+                        if await asyncio.to_thread(_runs_still, process):
+                            self._refuse(collector, process, error)
                     finally:
                         os.close(located.fd)
         return errors
@@ -130,14 +137,21 @@ class Attacher:
             )
         since_boot_ns = boot_ns()
         # A member first: from here on its children are members too, and nothing is counted before the links are there.
-        number = self._engine.member(collector.slot, pid) or self._engine.add_member(collector.slot, pid)
+        number = self._engine.add_member(collector.slot, pid, group=group.number)
         try:
-            if not await asyncio.to_thread(is_alive, process.id):
-                raise NotFound(f"Process {pid} ended before it could be attached.", hint="Try again.")
+            # After it became a member: an exec from here on is seen by the kernel's side, which lets it go.
+            if not await asyncio.to_thread(_runs_still, process):
+                raise NotFound(f"Process {pid} ended or called exec before it could be attached.", hint="Try again.")
             scope = pid if group.by_process else 0
             if scope not in group.attachments:
                 group.attachments[scope] = await self._link(collector, group, scope)
             missing = await asyncio.to_thread(breakpoints, pid, group.key, attached_sites(collector, group))
+            if missing and group.by_process and await asyncio.to_thread(memory_task, pid) != pid:
+                raise FailedPrecondition(
+                    f"The main thread of process {pid} has ended, so that the kernel cannot put probes into this process "
+                    f"alone, and other services map {group.plan.library} too.",
+                    hint="Probe a function of the program itself, or of a library that no other service maps.",
+                )
             if missing:
                 raise FailedPrecondition(
                     f"{len(missing)} of {len(group.plan.sites)} breakpoints are not in the text of process {pid}.",
@@ -168,6 +182,9 @@ class Attacher:
         )
 
     async def _link(self, collector: Collector, group: Group, scope: int) -> Attachment:
+        probed = self._probed(group.key.inode)
+        sites = [site for site in attached_sites(collector, group) if site.offset not in probed]
+        await asyncio.to_thread(refuse_debugged, group.key, sites, pid=scope)
         try:
             return await asyncio.to_thread(
                 self._engine.attach,
@@ -177,9 +194,20 @@ class Attacher:
                 first_site=group.first_site,
                 mode=collector.spec.config.mode,
                 pid=scope,
+                group=group.number,
             )
         except OSError as error:
             raise FailedPrecondition(f"The kernel refused the probes of {group.plan.name}: {error.strerror}.") from error
+
+    def _probed(self, inode: int) -> set[FileOffset]:
+        """Where in a file running collectors have links, so that a breakpoint there is the kernel's."""
+        return {
+            site.offset
+            for collector in self._joined
+            for group in collector.groups.values()
+            if group.key.inode == inode and group.attachments
+            for site in attached_sites(collector, group)
+        }
 
     def _refuse(self, collector: Collector, process: Process, error: CoralError) -> None:
         skipped = isinstance(error, NotFound)
@@ -201,6 +229,15 @@ class Attacher:
 def attached_sites(collector: Collector, group: Group) -> tuple[Site, ...]:
     """The sites of a group that carry breakpoints: in mode ``count`` the entries alone."""
     return group.plan.entries if collector.spec.config.mode is Mode.COUNT else group.plan.sites
+
+
+def _runs_still(process: Process) -> bool:
+    """Whether the process is there, and runs the program that it ran when it was read."""
+    try:
+        stat = read_stat(process.id.pid)
+    except ProcessGone:
+        return False
+    return not stat.is_dead and (stat.start_time_ns, stat.mark) == (process.id.start_time_ns, process.mark)
 
 
 def _mapped_by_others(located: Located, service_pids: Iterable[int]) -> bool:

@@ -36,6 +36,7 @@ class Group:
         plan: What is attached.
         build_id: Of the image, hex.
         image_id: Of the image.
+        number: Of the image among the collector's, which its sites and its processes carry in the kernel.
         first_site: Index of the plan's first site among the collector's.
         by_process: Whether each process has a link of its own, because others map the image too.
         fd: The image, open for as long as the collector lives.
@@ -46,6 +47,7 @@ class Group:
     plan: FunctionPlan
     build_id: str
     image_id: str
+    number: int
     first_site: int
     by_process: bool
     fd: int
@@ -199,6 +201,7 @@ class Collector:
             plan=plan,
             build_id=build_id,
             image_id=image_id,
+            number=len(self.groups),
             first_site=len(self.sites),
             by_process=by_process,
             fd=fd,

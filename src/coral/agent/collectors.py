@@ -33,8 +33,8 @@ _MAX_ENDED = 256
 _TICK_S = 0.5
 _NEAR = 60
 """How alike a name must be to be worth proposing, of 100."""
-_CLONE_VM = 0x100
-"""A child that shares its parent's memory (vfork, posix_spawn) is about to call exec; it is not listed as an instance."""
+_ABOUT_TO_EXEC = 0x100 | 0x4000
+"""CLONE_VM | CLONE_VFORK, as vfork and posix_spawn have it: such a child is about to call exec, and is not listed."""
 _STAT_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 _log = structlog.get_logger(__name__)
@@ -299,7 +299,7 @@ class Collectors:
         pid, kind, at_boot_ns = int(row["pid"]), int(row["kind"]), int(row["boot_ns"])
         if kind == ControlKind.FORK:
             collector = self._by_slot.get(int(row["slot"]))
-            if collector is None or int(row["clone_flags"]) & _CLONE_VM:
+            if collector is None or int(row["clone_flags"]) & _ABOUT_TO_EXEC == _ABOUT_TO_EXEC:
                 return
             self._processes.fork_seen(int(row["parent"]), pid)
             start_ns = int(row["start_boot_ns"]) // _STAT_TICK_NS * _STAT_TICK_NS
@@ -381,12 +381,15 @@ def _left_behind(collector: Collector, others: Iterable[Collector]) -> str:
 
     Sites that other collectors probe too still have their breakpoints, and are no business of this one.
     """
-    shared = {(group.key, site.offset) for other in others for group in other.groups.values() for site in group.plan.sites}
+    # By inode alone: overlay mounts that share a layer show one file under several devices.
+    shared = {
+        (group.key.inode, site.offset) for other in others for group in other.groups.values() for site in group.plan.sites
+    }
     for tracked in collector.tracked.values():
         group = tracked.group
         if group is None:
             continue
-        own = [site for site in attached_sites(collector, group) if (group.key, site.offset) not in shared]
+        own = [site for site in attached_sites(collector, group) if (group.key.inode, site.offset) not in shared]
         with suppress(ProcessGone):
             sites = changed(tracked.id.pid, group.key, own)
             if sites:

@@ -15,7 +15,8 @@ from coral.model.errors import FailedPrecondition, NotFound
 from coral.model.probe import split_function
 from coral.model.site import FunctionPlan
 from coral.procfs.maps import Module, modules, open_module
-from coral.procfs.process import Process
+from coral.procfs.process import Process, ProcessGone
+from coral.procfs.threads import memory_task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +124,8 @@ class Resolver:
 def _opened_program(process: Process) -> Iterator[int]:
     # The magic link leads to the very file that runs, also when it was deleted, replaced or lies in another mount namespace.
     try:
-        fd = os.open(f"/proc/{process.id.pid}/exe", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+        fd = os.open(f"/proc/{memory_task(process.id.pid)}/exe", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessGone):
         raise NotFound(f"Process {process.id.pid} ended.", hint="Try again.") from None
     try:
         yield fd

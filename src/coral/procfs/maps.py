@@ -13,6 +13,7 @@ from coral.model.errors import FailedPrecondition, PermissionDenied
 from coral.procfs.files import PROC, ProcessGone, read_file
 from coral.procfs.memory import MemoryFault, read_memory
 from coral.procfs.stat import read_stat
+from coral.procfs.threads import memory_task
 
 _LINE = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) (....) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)", re.DOTALL)
 _DELETED = b" (deleted)"
@@ -101,8 +102,12 @@ def read_maps(pid: int, *, proc: Path = PROC) -> list[Mapping]:
         PermissionDenied: It may not be read.
     """
     mappings = parse_maps(read_file(pid, "maps", proc=proc))
-    if not mappings and read_stat(pid, proc=proc).is_dead:
-        raise ProcessGone(pid)
+    if not mappings:
+        stat = read_stat(pid, proc=proc)
+        if stat.is_dead:
+            raise ProcessGone(pid)
+        if not stat.is_kernel_thread and (task := memory_task(pid, proc=proc, stat=stat)) != pid:
+            return parse_maps(read_file(pid, f"task/{task}/maps", proc=proc))
     return mappings
 
 
@@ -124,20 +129,21 @@ def modules(pid: int) -> list[Module]:
     ]
 
 
-def address_of(mappings: Iterable[Mapping], offset: FileOffset) -> Address | None:
-    """Where the process executes what is at this place of the file.
+def addresses_of(mappings: Iterable[Mapping], offset: FileOffset) -> list[Address]:
+    """Everywhere the process executes what is at this place of the file: dlmopen(3) maps a library once more.
 
     Args:
         mappings: Of one file, such as those of a :class:`Module`.
         offset: In that file.
 
     Returns:
-        The address in the lowest executable mapping that holds it; None when no executable mapping does.
+        The addresses in the executable mappings that hold it, in their order; none when no executable mapping does.
     """
-    for mapping in mappings:
-        if mapping.executable and 0 <= offset - mapping.file_offset < mapping.end - mapping.start:
-            return Address(mapping.start + offset - mapping.file_offset)
-    return None
+    return [
+        Address(mapping.start + offset - mapping.file_offset)
+        for mapping in mappings
+        if mapping.executable and 0 <= offset - mapping.file_offset < mapping.end - mapping.start
+    ]
 
 
 def open_module(pid: int, mapping: Mapping) -> int:
@@ -185,15 +191,16 @@ def open_module(pid: int, mapping: Mapping) -> int:
 
 def _ways_to(pid: int, mapping: Mapping) -> Iterable[str]:
     """Paths that may lead to the mapped file, the surest first."""
-    yield f"/proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}"
+    task = memory_task(pid)
+    yield f"/proc/{task}/map_files/{mapping.start:x}-{mapping.end:x}"
     # mprotect splits and merges mappings: the range may have another name by now.
     for other in read_maps(pid):
         if (other.device, other.inode) == (mapping.device, mapping.inode):
-            yield f"/proc/{pid}/map_files/{other.start:x}-{other.end:x}"
+            yield f"/proc/{task}/map_files/{other.start:x}-{other.end:x}"
             break
-    yield f"/proc/{pid}/exe"
+    yield f"/proc/{task}/exe"
     if not mapping.deleted:
-        yield f"/proc/{pid}/root{mapping.path}"
+        yield f"/proc/{task}/root{mapping.path}"
 
 
 def _same_path(way: str, mapping: Mapping) -> bool:

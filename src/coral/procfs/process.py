@@ -14,6 +14,7 @@ from coral.procfs.cgroup import telling_path
 from coral.procfs.environ import Environ, parse_environ
 from coral.procfs.files import PROC, ProcessGone, read_file, read_link
 from coral.procfs.stat import ExecMark, Stat, read_stat
+from coral.procfs.threads import memory_task
 
 __all__ = ["Process", "ProcessGone", "ProcessId", "is_alive", "process_id", "read_environ", "read_process"]
 
@@ -140,7 +141,8 @@ def _read_once(stat: Stat, proc: Path) -> Process:
         raise ProcessGone(pid) from error
     executable, deleted, cmdline, environ = "", False, b"", Environ(variables={}, overwritten=False)
     if not stat.is_kernel_thread:
-        source = _memory_source(stat, proc)
+        task = memory_task(pid, proc=proc, stat=stat)
+        source = "" if task == pid else f"task/{task}/"
         link = read_link(pid, f"{source}exe", proc=proc)
         executable, deleted = link.removesuffix(_DELETED), link.endswith(_DELETED)
         cmdline = read_file(pid, f"{source}cmdline", proc=proc)
@@ -170,20 +172,6 @@ def _living_stat(pid: int, proc: Path) -> Stat:
 
 def _id_of(stat: Stat) -> ProcessId:
     return ProcessId(pid=stat.pid, start_time_ns=stat.start_time_ns)
-
-
-def _memory_source(stat: Stat, proc: Path) -> str:
-    """Where below /proc/PID the files that need its memory work: in a thread's directory once the main thread has ended."""
-    if stat.state not in "ZXx":
-        return ""
-    try:
-        threads = [entry.name for entry in (proc / str(stat.pid) / "task").iterdir()]
-    except (FileNotFoundError, ProcessLookupError) as error:
-        raise ProcessGone(stat.pid) from error
-    for thread in threads:
-        if thread != str(stat.pid):
-            return f"task/{thread}/"
-    raise ProcessGone(stat.pid)
 
 
 def _arguments(data: bytes) -> tuple[str, ...]:

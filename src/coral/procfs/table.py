@@ -141,6 +141,7 @@ class ProcessTable:
         self._known: dict[int, _Known] = {}
         self._services: dict[str, dict[int, Entry]] = {}
         self._notified: set[int] = set()
+        self._execs: set[int] = set()
         self._readings: dict[int, _Reading] = {}
         """Environments read at exec, by pid, until the next refresh: the program may write over them within milliseconds."""
         self._origins: dict[int, _Reading] = {}
@@ -161,7 +162,8 @@ class ProcessTable:
             listed = self._list()
             for pid in self._known.keys() - listed.keys():
                 self._forget(pid, changes)
-            fresh = listed.keys() - self._known.keys()
+            # Without address space randomisation an exec of the same program leaves no mark of its own.
+            fresh = (listed.keys() - self._known.keys()) | (self._execs & listed.keys())
             for pid in self._suspects(listed, thorough=thorough):
                 if not self._unchanged(pid, listed[pid]):
                     fresh.add(pid)
@@ -171,6 +173,7 @@ class ProcessTable:
             for pid in self._parents_first(found):
                 self._admit(found[pid], changes)
             self._notified.clear()
+            self._execs.clear()
             self._readings.clear()
             self._origins.clear()
             return changes
@@ -178,7 +181,7 @@ class ProcessTable:
     def notify_exec(self, pid: int) -> None:
         """The kernel said that a process called exec. Its environment is read at once, the rest at the next refresh."""
         with self._lock:
-            self._notified.add(pid)
+            self._execs.add(pid)
             self._origins.pop(pid, None)
             self._readings.pop(pid, None)
             try:
@@ -315,6 +318,8 @@ class ProcessTable:
 
     def _origin(self, process: Process) -> _Reading | None:
         """What the process was forked from without an exec since, as far as that is known."""
+        if process.id.pid in self._execs:
+            return None
         parent = self._parent_of(process)
         if parent is not None and parent.process is not None and _same_image(process, parent.process):
             return parent.as_reading()

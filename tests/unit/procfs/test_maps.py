@@ -15,7 +15,7 @@ from support.actors import Actor
 from coral.model.addresses import FileOffset
 from coral.model.errors import FailedPrecondition
 from coral.procfs.files import ProcessGone
-from coral.procfs.maps import Mapping, address_of, modules, open_module, parse_maps, read_maps
+from coral.procfs.maps import Mapping, addresses_of, modules, open_module, parse_maps, read_maps
 from coral.procfs.memory import read_memory
 
 
@@ -84,8 +84,7 @@ def test_an_offset_is_found_where_the_process_executes_it(actor_path: Path) -> N
             content = Path(module.path).read_bytes()
             for mapping in (m for m in module.mappings if m.executable):
                 for offset in (mapping.file_offset, mapping.file_offset + 16):
-                    address = address_of(module.mappings, FileOffset(offset))
-                    assert address is not None
+                    (address,) = addresses_of(module.mappings, FileOffset(offset))
                     assert read_memory(actor.pid, address, 16) == content[offset : offset + 16]
 
 
@@ -94,7 +93,7 @@ def test_an_offset_outside_code_has_no_address() -> None:
     data = Mapping(start=0x1000, end=0x2000, file_offset=0, device=1, inode=1, path="/a", executable=False)
     code = Mapping(start=0x2000, end=0x3000, file_offset=0x800, device=1, inode=1, path="/a", executable=True)
     offsets = [0, 0x7FF, 0x800, 0x17FF, 0x1800]
-    assert [address_of([data, code], FileOffset(offset)) for offset in offsets] == [None, None, 0x2000, 0x2FFF, None]
+    assert [addresses_of([data, code], FileOffset(offset)) for offset in offsets] == [[], [], [0x2000], [0x2FFF], []]
 
 
 def test_the_mapped_file_is_opened_although_another_is_at_its_path(actor_path: Path, tmp_path: Path) -> None:

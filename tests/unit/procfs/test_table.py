@@ -281,6 +281,18 @@ def test_a_reused_pid_is_no_ones_parent(tmp_path: Path) -> None:
     assert {name: pids(table.entries(name)) for name in table.services()} == {"app": [60], "young": [50]}
 
 
+def test_an_exec_that_leaves_no_mark_is_noticed_when_it_is_reported(tmp_path: Path) -> None:
+    """Without address space randomisation the same program has the same mark again; what the kernel reports still counts."""
+    write_process(tmp_path / "1", 1, executable="/sbin/init", cmdline=b"init\0")
+    write_process(tmp_path / "9", 9)
+    table = ProcessTable(own_pid=1, proc=tmp_path)
+    table.refresh()
+    table.notify_exec(9)
+    changes = table.refresh()
+    assert (pids(changes.exited), pids(changes.started)) == ([9], [9])
+    assert table.refresh(thorough=True) == Changes()
+
+
 def test_kernel_threads_and_the_dead_are_no_entries(tmp_path: Path) -> None:
     """Nor is a process whose files vanish while they are read; other entries of proc are no processes."""
     write_process(tmp_path / "1", 1, executable="/sbin/init", cmdline=b"init\0")
