@@ -32,6 +32,11 @@ def c_program(name: str, *flags: str, strip: bool = False) -> Path:
     return _gcc(name, (*flags, "-pthread"), strip=strip)
 
 
+def musl_program(name: str, *flags: str) -> Path:
+    """The executable of ``programs/c/NAME.c`` for musl, the C library of Alpine, with a loader and a libc of its own."""
+    return _gcc(name, (*flags, "-pthread"), compiler="musl-gcc")
+
+
 def c_library(name: str) -> Path:
     """The shared library of ``programs/c/NAME.c``, called ``libNAME.so``."""
     return _gcc(name, ("-shared", "-fPIC"), output=f"lib{name}.so")
@@ -78,14 +83,14 @@ def _go() -> str:
     raise RuntimeError("There is no Go compiler: `make test` installs one into .venv (the `go` group of pyproject.toml).")
 
 
-def _gcc(name: str, flags: Sequence[str], *, output: str = "", strip: bool = False) -> Path:
+def _gcc(name: str, flags: Sequence[str], *, output: str = "", strip: bool = False, compiler: str = "gcc") -> Path:
     source = PROGRAMS / "c" / f"{name}.c"
-    gcc = shutil.which("gcc")
+    gcc = shutil.which(compiler)
     if gcc is None:
-        raise RuntimeError("There is no C compiler: install gcc and libc6-dev (`make test` does, as root).")
+        raise RuntimeError(f"There is no {compiler}: install gcc, libc6-dev and musl-tools (`make test` does, as root).")
     version = subprocess.run([gcc, "--version"], check=True, capture_output=True, text=True).stdout
     sources = [source, PROGRAMS / "c" / "truth.h"]
-    target = _place(sources, (*flags, str(strip), version)) / (output or name)
+    target = _place(sources, (*flags, str(strip), compiler, version)) / (output or name)
     before, after = ["-Wall", "-Wextra", "-Werror", "-O2", "-fexceptions"], list(flags)
     command = [gcc, *before, "-o", "{output}", str(source), *after, *(["-s"] if strip else [])]
     return _once(target, command, cwd=source.parent, env=dict(os.environ))
