@@ -63,6 +63,9 @@ requirements() {
   echo "compiler|gcc libc6-dev|the C example and the test programs cannot be built"
   [ "$purpose" = demo ] && return
   echo "objdump|binutils|the tests that compare with objdump cannot run"
+  echo "musl-gcc|musl-tools|the tests on programs of musl cannot run"
+  echo "gdb|gdb-minimal|the tests on programs under a debugger cannot run"
+  echo "strace|strace|the tests on programs under a tracer cannot run"
   echo "nginx|nginx|the tests on nginx cannot run"
   echo "redis-server|redis-server|the tests on Redis cannot run"
   echo "postgresql|postgresql|the tests on PostgreSQL cannot run"
