@@ -25,6 +25,7 @@ def emit_table(
     whole: Sequence[str] = (),
     spare: Sequence[str] = (),
     color: bool,
+    plain: bool = False,
 ) -> None:
     """Writes a table to stdout.
 
@@ -35,9 +36,10 @@ def emit_table(
         whole: Titles of the columns that are not broken on a narrow terminal: what is copied from there.
         spare: Titles of the columns that a narrow terminal goes without.
         color: Whether colours may be used.
+        plain: Whether a terminal gets plain columns too: drawing thousands of rows takes seconds.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and not plain:
         _draw(columns, cells, whole, right, spare, color)
         return
     widths = [max(cell_width(line[index]) for line in (columns, *cells)) for index in range(len(columns))]

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 import grpc
 
 from coral.client.channel import COLONY_KEY
-from coral.wire._generated.mesh.v1 import ebpf_pb2, ebpf_pb2_grpc
+from coral.wire._generated.mesh.v1 import ebpf_pb2, ebpf_pb2_grpc, inspect_pb2, inspect_pb2_grpc
 from coral.wire.errors import from_rpc
 
 
@@ -17,6 +17,7 @@ class AgentClient:
     def __init__(self, channel: grpc.aio.Channel, *, peer: str) -> None:
         """Args: ``peer`` is who is called, for messages ("Agent web-1 at 10.0.0.4:8080")."""
         self._stub: ebpf_pb2_grpc.DebugServiceAsyncStub = ebpf_pb2_grpc.DebugServiceStub(channel)
+        self._inspect: inspect_pb2_grpc.InspectServiceAsyncStub = inspect_pb2_grpc.InspectServiceStub(channel)
         self._peer = peer
 
     async def start(
@@ -56,3 +57,30 @@ class AgentClient:
             raise from_rpc(error, peer=self._peer) from None
         finally:
             call.cancel()
+
+    async def list_images(
+        self, request: inspect_pb2.ListImagesRequest, *, timeout_s: float
+    ) -> inspect_pb2.ListImagesResponse:
+        """The images that a service runs on this host."""
+        try:
+            return await self._inspect.ListImages(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, peer=self._peer) from None
+
+    async def list_functions(
+        self, request: inspect_pb2.ListFunctionsRequest, *, timeout_s: float
+    ) -> inspect_pb2.ListFunctionsResponse:
+        """A page of the functions of one image."""
+        try:
+            return await self._inspect.ListFunctions(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, peer=self._peer) from None
+
+    async def explain_function(
+        self, request: inspect_pb2.ExplainFunctionRequest, *, timeout_s: float
+    ) -> inspect_pb2.ExplainFunctionResponse:
+        """What an attach to a function would do on this host."""
+        try:
+            return await self._inspect.ExplainFunction(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, peer=self._peer) from None

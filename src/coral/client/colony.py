@@ -185,6 +185,21 @@ class ColonyClient:
         except (ValueError, OSError) as error:  # pyarrow's ArrowInvalid and ArrowIOError
             raise Internal(f"{self._peer} sent a result that is not Arrow: {error}.") from None
 
+    async def functions(
+        self, request: inspect_pb2.ListFunctionsRequest, *, timeout_s: float = QUERY_TIMEOUT_S
+    ) -> inspect_pb2.ListFunctionsResponse:
+        """A page of the functions of a service."""
+        response: inspect_pb2.ListFunctionsResponse = await self._call(self._inspect.ListFunctions, request, timeout_s)
+        return response
+
+    async def explain(
+        self, service_name: str, function_name: str, *, timeout_s: float = QUERY_TIMEOUT_S
+    ) -> inspect_pb2.ExplainFunctionResponse:
+        """What an attach to a function of a service would do."""
+        request = inspect_pb2.ExplainFunctionRequest(service_name=service_name, function_name=function_name)
+        response: inspect_pb2.ExplainFunctionResponse = await self._call(self._inspect.ExplainFunction, request, timeout_s)
+        return response
+
     async def _call(self, method: Callable[..., Awaitable[Any]], request: Any, timeout_s: float) -> Any:
         try:
             return await method(request, timeout=timeout_s, metadata=self._metadata)

@@ -8,7 +8,6 @@ Verdicts are kept for as long as the image is.
 from __future__ import annotations
 
 import fnmatch
-import functools
 import re
 import time
 from collections import OrderedDict
@@ -160,12 +159,6 @@ class Listing:
         if plan.method is Method.RET_SITES:
             return _YES
         return entries_only(plan.reason, (name, *(printable(function.name) for function in functions)))
-
-
-@functools.lru_cache(maxsize=1)
-def listing_of(program: Program) -> Listing:
-    """The list of an image, made when it is first asked for and kept until another image's is."""
-    return Listing(program)
 
 
 def language_of(program: Program, match: names.Match) -> str:

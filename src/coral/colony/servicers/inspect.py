@@ -1,4 +1,4 @@
-"""``coral.colony.v1.InspectService``: looking into the colony's own tables."""
+"""``coral.colony.v1.InspectService``: looking into the colony's own tables, and into the programs of a service."""
 
 # ruff: noqa: N802  (the methods are named as the wire names them)
 
@@ -7,15 +7,17 @@ from __future__ import annotations
 from typing import Any
 
 from coral.colony.audit import Audit, caller
+from coral.colony.functions import Functions
 from coral.colony.inspect import Inspector
 from coral.wire._generated.colony.v1 import inspect_pb2, inspect_pb2_grpc
 
 
 class InspectServicer(inspect_pb2_grpc.InspectServiceServicer):
-    """Answers ``coral db query``."""
+    """Answers ``coral db query``, ``coral function list`` and ``coral debug info``."""
 
-    def __init__(self, *, inspector: Inspector, audit: Audit) -> None:
+    def __init__(self, *, inspector: Inspector, functions: Functions, audit: Audit) -> None:
         self._inspector = inspector
+        self._functions = functions
         self._audit = audit
 
     async def QueryDatabase(
@@ -27,3 +29,23 @@ class InspectServicer(inspect_pb2_grpc.InspectServiceServicer):
             self._audit.flush()
             answer = await self._inspector.query(request.sql)
             return inspect_pb2.QueryDatabaseResponse(arrow_ipc=answer.arrow_ipc, truncated=answer.truncated)
+
+    async def ListFunctions(
+        self, request: inspect_pb2.ListFunctionsRequest, context: Any
+    ) -> inspect_pb2.ListFunctionsResponse:
+        """A page of the functions of a service."""
+        who = caller(context.invocation_metadata(), context.peer())
+        entry = self._audit.entry(who, "ListFunctions", service_name=request.service_name, reason=request.pattern)
+        async with self._audit.noting(entry):
+            return await self._functions.page(request)
+
+    async def ExplainFunction(
+        self, request: inspect_pb2.ExplainFunctionRequest, context: Any
+    ) -> inspect_pb2.ExplainFunctionResponse:
+        """What an attach to a function would do, and what it would cost."""
+        who = caller(context.invocation_metadata(), context.peer())
+        entry = self._audit.entry(
+            who, "ExplainFunction", service_name=request.service_name, function_name=request.function_name
+        )
+        async with self._audit.noting(entry):
+            return await self._functions.explain(request)

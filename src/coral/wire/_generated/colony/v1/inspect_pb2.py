@@ -22,19 +22,32 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from coral.wire._generated.mesh.v1 import inspect_pb2 as coral_dot_mesh_dot_v1_dot_inspect__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63oral/colony/v1/inspect.proto\x12\x0f\x63oral.colony.v1\"#\n\x14QueryDatabaseRequest\x12\x0b\n\x03sql\x18\x01 \x01(\t\"=\n\x15QueryDatabaseResponse\x12\x11\n\tarrow_ipc\x18\x01 \x01(\x0c\x12\x11\n\ttruncated\x18\x02 \x01(\x08\x32p\n\x0eInspectService\x12^\n\rQueryDatabase\x12%.coral.colony.v1.QueryDatabaseRequest\x1a&.coral.colony.v1.QueryDatabaseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63oral/colony/v1/inspect.proto\x12\x0f\x63oral.colony.v1\x1a\x1b\x63oral/mesh/v1/inspect.proto\"#\n\x14QueryDatabaseRequest\x12\x0b\n\x03sql\x18\x01 \x01(\t\"=\n\x15QueryDatabaseResponse\x12\x11\n\tarrow_ipc\x18\x01 \x01(\x0c\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"\xb4\x01\n\x14ListFunctionsRequest\x12\x14\n\x0cservice_name\x18\x01 \x01(\t\x12\x0f\n\x07pattern\x18\x02 \x01(\t\x12\x0f\n\x07library\x18\x03 \x01(\t\x12\x15\n\rall_libraries\x18\x04 \x01(\x08\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x11\n\tbudget_ms\x18\x07 \x01(\r\x12\x13\n\x0bspend_again\x18\x08 \x01(\x08\"s\n\x15ListFunctionsResponse\x12/\n\x06images\x18\x01 \x03(\x0b\x32\x1f.coral.colony.v1.ImageFunctions\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08warnings\x18\x03 \x03(\t\"\x9d\x01\n\x0eImageFunctions\x12#\n\x05image\x18\x01 \x01(\x0b\x32\x14.coral.mesh.v1.Image\x12\x11\n\tagent_ids\x18\x02 \x03(\t\x12/\n\tfunctions\x18\x03 \x01(\x0b\x32\x1c.coral.mesh.v1.FunctionTable\x12\x0f\n\x07matches\x18\x04 \x01(\r\x12\x11\n\tundecided\x18\x05 \x01(\r\"E\n\x16\x45xplainFunctionRequest\x12\x14\n\x0cservice_name\x18\x01 \x01(\t\x12\x15\n\rfunction_name\x18\x02 \x01(\t\"\\\n\x17\x45xplainFunctionResponse\x12/\n\x05hosts\x18\x01 \x03(\x0b\x32 .coral.colony.v1.HostExplanation\x12\x10\n\x08warnings\x18\x02 \x03(\t\"\xaf\x01\n\x0fHostExplanation\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x30\n\x0c\x65xplanations\x18\x02 \x03(\x0b\x32\x1a.coral.mesh.v1.Explanation\x12,\n\x07skipped\x18\x03 \x03(\x0b\x32\x1b.coral.mesh.v1.SkippedImage\x12*\n\ttrap_cost\x18\x04 \x01(\x0b\x32\x17.coral.mesh.v1.TrapCost2\xb6\x02\n\x0eInspectService\x12^\n\rQueryDatabase\x12%.coral.colony.v1.QueryDatabaseRequest\x1a&.coral.colony.v1.QueryDatabaseResponse\x12^\n\rListFunctions\x12%.coral.colony.v1.ListFunctionsRequest\x1a&.coral.colony.v1.ListFunctionsResponse\x12\x64\n\x0f\x45xplainFunction\x12\'.coral.colony.v1.ExplainFunctionRequest\x1a(.coral.colony.v1.ExplainFunctionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'coral.colony.v1.inspect_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_QUERYDATABASEREQUEST']._serialized_start=50
-  _globals['_QUERYDATABASEREQUEST']._serialized_end=85
-  _globals['_QUERYDATABASERESPONSE']._serialized_start=87
-  _globals['_QUERYDATABASERESPONSE']._serialized_end=148
-  _globals['_INSPECTSERVICE']._serialized_start=150
-  _globals['_INSPECTSERVICE']._serialized_end=262
+  _globals['_QUERYDATABASEREQUEST']._serialized_start=79
+  _globals['_QUERYDATABASEREQUEST']._serialized_end=114
+  _globals['_QUERYDATABASERESPONSE']._serialized_start=116
+  _globals['_QUERYDATABASERESPONSE']._serialized_end=177
+  _globals['_LISTFUNCTIONSREQUEST']._serialized_start=180
+  _globals['_LISTFUNCTIONSREQUEST']._serialized_end=360
+  _globals['_LISTFUNCTIONSRESPONSE']._serialized_start=362
+  _globals['_LISTFUNCTIONSRESPONSE']._serialized_end=477
+  _globals['_IMAGEFUNCTIONS']._serialized_start=480
+  _globals['_IMAGEFUNCTIONS']._serialized_end=637
+  _globals['_EXPLAINFUNCTIONREQUEST']._serialized_start=639
+  _globals['_EXPLAINFUNCTIONREQUEST']._serialized_end=708
+  _globals['_EXPLAINFUNCTIONRESPONSE']._serialized_start=710
+  _globals['_EXPLAINFUNCTIONRESPONSE']._serialized_end=802
+  _globals['_HOSTEXPLANATION']._serialized_start=805
+  _globals['_HOSTEXPLANATION']._serialized_end=980
+  _globals['_INSPECTSERVICE']._serialized_start=983
+  _globals['_INSPECTSERVICE']._serialized_end=1293
 # @@protoc_insertion_point(module_scope)

@@ -39,6 +39,16 @@ class InspectServiceStub:
                 request_serializer=coral_dot_colony_dot_v1_dot_inspect__pb2.QueryDatabaseRequest.SerializeToString,
                 response_deserializer=coral_dot_colony_dot_v1_dot_inspect__pb2.QueryDatabaseResponse.FromString,
                 _registered_method=True)
+        self.ListFunctions = channel.unary_unary(
+                '/coral.colony.v1.InspectService/ListFunctions',
+                request_serializer=coral_dot_colony_dot_v1_dot_inspect__pb2.ListFunctionsRequest.SerializeToString,
+                response_deserializer=coral_dot_colony_dot_v1_dot_inspect__pb2.ListFunctionsResponse.FromString,
+                _registered_method=True)
+        self.ExplainFunction = channel.unary_unary(
+                '/coral.colony.v1.InspectService/ExplainFunction',
+                request_serializer=coral_dot_colony_dot_v1_dot_inspect__pb2.ExplainFunctionRequest.SerializeToString,
+                response_deserializer=coral_dot_colony_dot_v1_dot_inspect__pb2.ExplainFunctionResponse.FromString,
+                _registered_method=True)
 
 
 class InspectServiceServicer:
@@ -51,6 +61,20 @@ class InspectServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListFunctions(self, request, context):
+        """A page of the functions of a service, image after image.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainFunction(self, request, context):
+        """What an attach to a function would do on every host of the service, and what it would cost.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InspectServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +82,16 @@ def add_InspectServiceServicer_to_server(servicer, server):
                     servicer.QueryDatabase,
                     request_deserializer=coral_dot_colony_dot_v1_dot_inspect__pb2.QueryDatabaseRequest.FromString,
                     response_serializer=coral_dot_colony_dot_v1_dot_inspect__pb2.QueryDatabaseResponse.SerializeToString,
+            ),
+            'ListFunctions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFunctions,
+                    request_deserializer=coral_dot_colony_dot_v1_dot_inspect__pb2.ListFunctionsRequest.FromString,
+                    response_serializer=coral_dot_colony_dot_v1_dot_inspect__pb2.ListFunctionsResponse.SerializeToString,
+            ),
+            'ExplainFunction': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainFunction,
+                    request_deserializer=coral_dot_colony_dot_v1_dot_inspect__pb2.ExplainFunctionRequest.FromString,
+                    response_serializer=coral_dot_colony_dot_v1_dot_inspect__pb2.ExplainFunctionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +121,60 @@ class InspectService:
             '/coral.colony.v1.InspectService/QueryDatabase',
             coral_dot_colony_dot_v1_dot_inspect__pb2.QueryDatabaseRequest.SerializeToString,
             coral_dot_colony_dot_v1_dot_inspect__pb2.QueryDatabaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFunctions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coral.colony.v1.InspectService/ListFunctions',
+            coral_dot_colony_dot_v1_dot_inspect__pb2.ListFunctionsRequest.SerializeToString,
+            coral_dot_colony_dot_v1_dot_inspect__pb2.ListFunctionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainFunction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coral.colony.v1.InspectService/ExplainFunction',
+            coral_dot_colony_dot_v1_dot_inspect__pb2.ExplainFunctionRequest.SerializeToString,
+            coral_dot_colony_dot_v1_dot_inspect__pb2.ExplainFunctionResponse.FromString,
             options,
             channel_credentials,
             insecure,
