@@ -3,73 +3,53 @@
 Exact first, then the end of a name behind a separator (``.``, ``::``, ``/``). ``FILE:NAME`` tells static namesakes apart.
 GCC's clones (``NAME.constprop.0``, ``NAME.isra.0``) are NAME; what it split off (``NAME.part.0``, ``NAME.cold``) never is,
 since only some of the calls go there. In Go, ``main.F[go.shape.int]`` answers to ``main.F[int]``, and all instances of
-F to ``main.F``.
+F to ``main.F``. C++ and Rust functions answer to their demangled names and to what is left of those when parameters,
+template arguments, namespaces or hashes are not typed; ``spelling`` has the rules.
 """
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 
 from rapidfuzz import fuzz, process
 
-from coral.elf import absent, demangle
+from coral.elf import absent
+from coral.elf.demangle import demangle
+from coral.elf.grouping import (
+    HASH,
+    Index,
+    Match,
+    Named,
+    by_address,
+    functions_of,
+    group_plain,
+    index_of,
+    overloads,
+    spelled,
+    spelled_text,
+)
+from coral.elf.spelling import Spelling, fit
+from coral.elf.suffixes import dissect
 from coral.elf.symbols import Function, SymbolTable
+from coral.elf.typenames import Fit, as_typed
 from coral.model.errors import AmbiguousName, FailedPrecondition, NotFound
 from coral.model.text import printable
 
-_CLONE = re.compile(r"(\.(constprop|isra|lto_priv)\.\d+)+$")
-_SPLIT = re.compile(r"\.(cold|part)(\.|$)")
-_MANGLED = re.compile(r"_Z|_R[A-Z]|\?")
+__all__ = ["Match", "all_functions", "base_name", "find", "nearest"]
+
 _SEPARATORS = (".", "::", "/")
-_GO_FILE = "go.go"  # STT_FILE of all that Go's linker writes; copies of a closure that was inlined share their name there
 _LIMIT = 10
 _ALIKE = 65  # percent of a whole name
 _HOLDING = 85  # percent of its most similar stretch
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
-    """One function by its name in the source.
-
-    Attributes:
-        name: The name of it and its clones.
-        functions: Where it begins: itself and its clones, one symbol for each address, by address.
-    """
-
-    name: str
-    functions: tuple[Function, ...]
-
-    @property
-    def symbol(self) -> str:
-        """Its name as the file has it."""
-        return self.functions[0].name
-
-    @property
-    def demangled(self) -> str:
-        """Its name as the source spells it, with parameters where the symbol has them."""
-        return demangle.demangle(base_name(self.symbol)) or self.name
-
-    @property
-    def language(self) -> str:
-        """``cpp``, ``rust``, or ``c`` when the symbol is not mangled (then it may be Go as well)."""
-        return demangle.language(self.symbol)
-
-
-def all_functions(symbols: SymbolTable) -> list[Match]:
-    """Every function that can be named, by name, as ``find`` groups them."""
-    index: dict[str, list[Function]] = defaultdict(list)
-    for name, functions in symbols.by_name.items():
-        if not _SPLIT.search(name):
-            index[base_name(name)].extend(functions)
-    return [match for name in sorted(index) for match in _group(name, index[name])]
+_RUST_HASH = re.compile(r"::(h[0-9a-f]{16})$")
+_SIMPLE = re.compile(r"([\w:~$]+)\([^()]*\)(?: const)?")
 
 
 def base_name(name: str) -> str:
     """The name in the source behind the name of a clone."""
-    return _CLONE.sub("", name)
+    return dissect(name).source
 
 
 def find(symbols: SymbolTable, text: str, path: str) -> Match:
@@ -93,14 +73,20 @@ def find(symbols: SymbolTable, text: str, path: str) -> Match:
         raise absent.nameless(symbols, path)
     index = _index(symbols)
     for name, source in _readings(text):
-        groups = _exact(index, name) or _instances(index, name) or _suffix(index, name)
+        whole, others = _mangled(index, name, source)
+        groups = _exact(symbols, index, name) or whole or _instances(index, name) or [*_suffix(index, name), *others]
         if source:
             groups = [group for group in groups if any(_in_file(function, source) for function in group.functions)]
             groups = [
-                Match(name=group.name, functions=tuple(f for f in group.functions if _in_file(f, source))) for group in groups
+                Match(
+                    name=group.name,
+                    demangled=group.demangled,
+                    functions=tuple(function for function in group.functions if _in_file(function, source)),
+                )
+                for group in groups
             ]
         if len(groups) > 1:
-            labels = sorted({_label(group) for group in groups})
+            labels = sorted(_labels(groups))
             raise AmbiguousName(
                 f"{printable(text)!r} means {len(groups)} functions of {path}.",
                 hint=f"Choose one: {', '.join(labels[:_LIMIT])}{', ...' if len(labels) > _LIMIT else ''}.",
@@ -111,9 +97,37 @@ def find(symbols: SymbolTable, text: str, path: str) -> Match:
     raise _not_found(symbols, text, path)
 
 
+def all_functions(symbols: SymbolTable) -> list[Match]:
+    """Every function that can be named, by name, as ``find`` tells them apart; each instance of a template for itself."""
+    index = _index(symbols)
+    found = [match for name, functions in index.plain.items() for match in group_plain(name, functions)]
+    texts: dict[str, list[str]] = defaultdict(list)
+    for symbol in index.mangled:
+        texts[demangle(symbol) or symbol].append(symbol)
+    paths = {text: _path(text) for text in texts}
+    uses = Counter(paths.values())
+    for text, cores in texts.items():
+        name = paths[text] if uses[paths[text]] == 1 else text
+        if len(cores) == 1 and len(functions := index.mangled[cores[0]]) == 1:
+            found.append(Match(name=name, functions=tuple(functions), demangled=text))
+            continue
+        spelling = spelled_text(text)
+        for group in overloads([Named(core, spelling, index.mangled[core]) for core in cores]):
+            found += [Match(name=name, functions=by_address(each), demangled=text) for each in functions_of(group)]
+    return sorted(found, key=lambda match: match.name)
+
+
+def _path(text: str) -> str:
+    """A demangled name without its parameters and the type that it returns."""
+    simple = _SIMPLE.fullmatch(text)
+    return simple[1] if simple else spelled_text(text).path if "(" in text else text
+
+
 def nearest(symbols: SymbolTable, text: str, limit: int = _LIMIT) -> list[str]:
     """The names most like ``text``, best first."""
-    choices = list(dict.fromkeys(base_name(name) for name in symbols.by_name if not _SPLIT.search(name)))
+    index = _index(symbols)
+    choices = [*index.plain, *dict.fromkeys(_path(demangle(symbol) or symbol) for symbol in index.mangled)]
+    text = spelled_text(as_typed(text)).path
     alike = process.extract(text, choices, scorer=fuzz.ratio, limit=limit, score_cutoff=_ALIKE)
     holding = process.extract(text, choices, scorer=fuzz.partial_ratio, limit=limit, score_cutoff=_HOLDING)
     return list(dict.fromkeys(name for name, _, _ in (*alike, *holding)))[:limit]
@@ -127,72 +141,135 @@ def _readings(text: str) -> Iterable[tuple[str, str]]:
         yield name, source
 
 
-_Index = dict[str, list[Function]]
-_indexes: dict[int, tuple[SymbolTable, _Index]] = {}
+_indexes: dict[int, tuple[SymbolTable, Index]] = {}
 
 
-def _index(symbols: SymbolTable) -> _Index:
+def _index(symbols: SymbolTable) -> Index:
     """The functions by name in the source."""
     known = _indexes.get(id(symbols))
     if known is not None and known[0] is symbols:
         return known[1]
-    index: _Index = defaultdict(list)
-    for name, functions in symbols.by_name.items():
-        if not _SPLIT.search(name):
-            index[base_name(name)].extend(functions)
-            if source := demangle.demangle(base_name(name)):
-                index[_path(source)].extend(functions)
+    index = index_of(symbols)
     _indexes.clear()
     _indexes[id(symbols)] = (symbols, index)
     return index
 
 
-def _path(source: str) -> str:
-    """``void shop::f<int>(int)`` as ``shop::f<int>``."""
-    path, depth = "", 0
-    for at, character in enumerate(source):
-        depth += character in "<{"
-        depth -= character in ">}"
-        if not depth and character == " " and not path.endswith("operator"):
-            path = ""
-        elif not depth and character == "(" and path and not path.endswith(("operator", ":")):
-            return path if not path.endswith("::") else path + source[at:]
-        else:
-            path += character
-    return path
+def _exact(symbols: SymbolTable, index: Index, name: str) -> list[Match]:
+    if found := _plain(index, name):
+        return found
+    if name in symbols.by_name and not dissect(name, symbols.by_name).piece:
+        return _of_symbol(symbols, index, name)
+    return []
 
 
-def _exact(index: _Index, name: str) -> list[Match]:
+def _plain(index: Index, name: str) -> list[Match]:
     if "[" in name and "go.shape." not in name:
         # The instance that code calls is the one by shape; one of the same name without it only passes a dictionary on.
-        shaped = [each for each in index if "go.shape." in each and each.replace("go.shape.", "") == name]
+        shaped = [each for each in index.plain if "go.shape." in each and each.replace("go.shape.", "") == name]
         if shaped:
-            return [match for each in shaped for match in _group(each, index[each])]
-    return _group(name, index[name]) if name in index else []
+            return [match for each in shaped for match in group_plain(each, index.plain[each])]
+    return group_plain(name, index.plain[name]) if name in index.plain else []
 
 
-def _instances(index: _Index, name: str) -> list[Match]:
+def _of_symbol(symbols: SymbolTable, index: Index, name: str) -> list[Match]:
+    """The function of exactly one symbol, such as one variant of a constructor, or one of several static functions."""
+    symbol = dissect(name, symbols.by_name)
+    functions = symbols.by_name[name]
+    if not symbol.clone and not symbol.renamed:
+        clones = (function for function in index.mangled.get(symbol.source, ()) if dissect(function.name).clone)
+        functions = [*functions, *(function for function in clones if dissect(function.name).source == symbol.source)]
+    spelling = spelled(symbol.source)
+    if spelling is None:
+        return group_plain(name, functions)
+    name = spelling.path
+    if len(_overloads(index, spelling)) > 1:
+        name += spelling.signature
+    groups = functions_of([Named(symbol.source, spelling, functions)])
+    return [Match(name=name, functions=by_address(each), demangled=demangle(symbol.source)) for each in groups]
+
+
+def _overloads(index: Index, spelling: Spelling) -> list[list[Named]]:
+    """All functions with a path in common."""
+    bare = spelling.bare
+    return overloads([each for each in _candidates(index, spelling) if each.spelling.bare == bare])
+
+
+def _candidates(index: Index, query: Spelling) -> Iterable[Named]:
+    """The functions that can have the last name of ``query``: demangling all of 100,000 takes a second."""
+    word = query.last_word
+    for symbol, functions in index.mangled.items():
+        if word in symbol:
+            spelling = spelled(symbol)
+            if spelling is not None:
+                yield Named(symbol, spelling, functions)
+
+
+def _mangled(index: Index, name: str, source: str) -> tuple[list[Match], list[Match]]:
+    """The C++ and Rust functions that ``name`` can mean: those that have it as their whole path, and else others."""
+    if not index.mangled:
+        return [], []
+    text = as_typed(name)
+    wanted_hash = _RUST_HASH.search(text)
+    if wanted_hash:
+        text = text[: wanted_hash.start()]
+    query = spelled_text(text)
+    found: dict[tuple[bool, bool, Fit], list[Named]] = defaultdict(list)
+    for each in _candidates(index, query):
+        if wanted_hash and wanted_hash[1] not in each.symbol:
+            continue
+        if source and not any(_in_file(function, source) for function in each.functions):
+            continue
+        how = fit(query, each.spelling)
+        if how is not None:
+            whole, fits = how
+            found[fits is Fit.BY_TRAIT, not whole, fits].append(each)
+    if not found:
+        return [], []
+    best = min(found)
+    paths: dict[str, list[Named]] = defaultdict(list)
+    for each in found[best]:
+        paths[each.spelling.bare].append(each)
+    matches = [match for same_path in paths.values() for match in _called(index, query, text, same_path)]
+    return ([], matches) if best[0] or best[1] else (matches, [])
+
+
+def _called(index: Index, query: Spelling, text: str, same_path: list[Named]) -> Iterable[Match]:
+    """The functions that share a path, each with what to call it: with its parameters where it is overloaded."""
+    groups = overloads(same_path)
+    overloaded = len(groups if query.parameters is None else _overloads(index, same_path[0].spelling)) > 1
+    for group in groups:
+        spelling = group[0].spelling
+        one = len({each.spelling.path for each in group}) == 1
+        name = spelling.path if one and ("<" in text or not spelling.generic) else spelling.bare
+        demangled = demangle(group[0].symbol) if one else spelling.bare
+        for functions in functions_of(group):
+            called = name + spelling.signature if overloaded else name
+            yield Match(name=called, functions=by_address(functions), demangled=demangled)
+
+
+def _instances(index: Index, name: str) -> list[Match]:
     """All instances of a Go generic that was named without its arguments: one function."""
     if "[" in name:
         return []
-    found = [each for each in index if "[" in each and _without_arguments(each) == name]
+    found = [each for each in index.plain if "[" in each and _without_arguments(each) == name]
     found = [each for each in found if "go.shape." in each] or found
-    functions = [function for each in found for function in index[each]]
-    return [Match(name=name, functions=_by_address(functions))] if functions else []
+    functions = [function for each in found for function in index.plain[each]]
+    return [Match(name=name, functions=by_address(functions), demangled=name)] if functions else []
 
 
-def _suffix(index: _Index, name: str) -> list[Match]:
+def _suffix(index: Index, name: str) -> list[Match]:
     ends = tuple(separator + name for separator in _SEPARATORS)
-    names = [each for each in index if each.endswith(ends) and not _MANGLED.match(each)]
+    names = [each for each in index.plain if each.endswith(ends)]
     if names:
-        return [match for each in names for match in _group(each, index[each])]
+        return [match for each in names for match in group_plain(each, index.plain[each])]
     found: dict[str, list[Match]] = {}
-    for each in index:
+    for each in index.plain:
         if "[" not in each:
             continue
         plain = each.replace("go.shape.", "") if "[" in name else _without_arguments(each)
         if plain.endswith(ends) and plain not in found:
-            found[plain] = _exact(index, plain) or _instances(index, plain)
+            found[plain] = _plain(index, plain) or _instances(index, plain)
     return [match for matches in found.values() for match in matches]
 
 
@@ -207,53 +284,56 @@ def _without_arguments(name: str) -> str:
     return "".join(result)
 
 
-def _group(name: str, functions: list[Function]) -> list[Match]:
-    """Splits what shares a name into functions: originals at different addresses are namesakes, clones belong to one."""
-    originals = {function.vaddr: function for function in functions if function.name == name}
-    files = {function.vaddr: function.file for function in functions if function.local}
-    if files and set(files.values()) == {_GO_FILE} and len(files) == len(originals):
-        return [Match(name=name, functions=_by_address(functions))]
-    if len(originals) <= 1 and (originals or len(set(files.values())) <= 1):
-        return [Match(name=name, functions=_by_address(functions))]
-    groups: dict[object, list[Function]] = defaultdict(list)
-    outer = next((vaddr for vaddr, function in originals.items() if not function.local), None)
-    for function in functions:
-        own = next((v for v, original in originals.items() if original.local and original.file == function.file), None)
-        key: object = function.vaddr if function.vaddr in originals else own if own is not None else outer
-        groups[key if key is not None else function.file].append(function)
-    return [Match(name=name, functions=_by_address(group)) for group in groups.values()]
-
-
-def _by_address(functions: list[Function]) -> tuple[Function, ...]:
-    """One function for each address, the largest and then the first global one of its aliases."""
-    best: dict[int, Function] = {}
-    for function in sorted(functions, key=lambda each: (-each.size_bytes, each.local)):
-        best.setdefault(function.vaddr, function)
-    return tuple(best[vaddr] for vaddr in sorted(best))
-
-
 def _in_file(function: Function, source: str) -> bool:
     return function.file == source or function.file.endswith("/" + source)
 
 
-def _label(group: Match) -> str:
+def _labels(groups: Sequence[Match]) -> list[str]:
+    """What to type for each of several functions: its name, with its file or hash, or its symbol, if that is not enough."""
+    uses = Counter(group.name for group in groups)
+    labels = [_closer(group) if uses[group.name] > 1 else group.name for group in groups]
+    uses = Counter(labels)
+    return [printable(group.symbol if uses[label] > 1 else label) for group, label in zip(groups, labels, strict=True)]
+
+
+def _closer(group: Match) -> str:
     function = group.functions[0]
-    label = f"{function.file}:{group.name}" if function.local and function.file else group.name
-    return printable(label)
+    if group.language == "rust":
+        legacy = HASH.search(dissect(function.name).source)
+        return f"{group.name}::{legacy[1]}" if legacy else group.symbol
+    if dissect(function.name).renamed:
+        return group.symbol
+    if function.local and function.file:
+        return f"{function.file}:{group.name}"
+    return group.name if group.language == "c" else group.symbol
 
 
 def _not_found(symbols: SymbolTable, text: str, path: str) -> NotFound | FailedPrecondition:
     shown = printable(text)
-    split = sorted(name for name in symbols.by_name if _SPLIT.search(name) and (name == text or name.startswith(text + ".")))
-    if split:
+    index = _index(symbols)
+    query = spelled_text(as_typed(text))
+    pieces = [name for name in index.pieces if name == text or name.startswith(text + ".") or _means(query, name)]
+    if pieces:
         return FailedPrecondition(
-            f"{shown!r} was inlined into its callers in {path}; only {split[0]} is left of it.",
+            f"{shown!r} was inlined into its callers in {path}; only {printable(min(pieces))} is left of it.",
             hint="Name one of its callers, or build with -fno-partial-inlining.",
         )
-    names = [printable(name) for name in nearest(symbols, text)]
+    others = dict.fromkeys(
+        demangle(each.symbol) for each in _candidates(index, query) if fit(query.without_signature, each.spelling)
+    )
+    names = [printable(name) for name in (*others, *nearest(symbols, text))][:_LIMIT]
     missing = NotFound(
         f"{path} has no function {shown!r}.",
         hint=f"The nearest are: {', '.join(names)}." if names else "",
         details={"nearest": "\n".join(names)} if names else {},
     )
-    return absent.explained(symbols, text, path, missing)
+    imported = text if text in symbols.imports else next((name for name in symbols.imports if _means(query, name)), text)
+    return absent.explained(symbols, imported, path, missing)
+
+
+def _means(query: Spelling, symbol: str) -> bool:
+    """Whether somebody who typed ``query`` means a C++ or Rust symbol."""
+    if not symbol.startswith(("_Z", "_R")) or query.last_word not in symbol:
+        return False
+    spelling = spelled(dissect(symbol).source)
+    return spelling is not None and fit(query, spelling) is not None
