@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
+from support import build
 from support.target import Target, unique_service
 
 FROM_MEMORY = """
@@ -21,28 +24,70 @@ os.execve(fd, sys.argv[1:], os.environ)
 """Runs a program from a file that only memory holds, memfd_create(2): what some packers and sandboxes do."""
 
 
-class Launched(Target):
-    """A ground-truth program that another process started: its pid is not that of the command."""
+_T = TypeVar("_T", bound="Launched")
 
-    @property
-    def pid(self) -> int:
-        """Of the program: the last of the chain of children, as this pid namespace counts."""
+
+class Launched(Target):
+    """A ground-truth program that another process may have started: its pid need not be that of the command."""
+
+    @functools.cached_property
+    def pid(self) -> int:  # type: ignore[override]
+        """Of the program: the last of the chain of children when it says that it is ready, as this pid namespace counts."""
         pid = self.process.pid
         while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             pid = int(children[0])
         return pid
 
 
+class Living(Launched):
+    """A process of ``programs/c/lives.c``, which does what it is told."""
+
+    def do(self, command: str) -> dict[str, Any]:
+        """Gives it a command, and returns its answer."""
+        self.tell(command)
+        return self.line()
+
+    def tell(self, command: str) -> None:
+        """Gives it a command."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(command.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def exit(self, code: int = 0) -> int:
+        """Lets it end with a code, and returns the code with which it ended."""
+        self.tell(f"exit {code}")
+        return self.process.wait(20)
+
+
+@contextmanager
+def living(*, before: Sequence[str] = (), service: str = "", program: Path | None = None) -> Iterator[Living]:
+    """A process that waits for commands.
+
+    Args:
+        before: A command that runs it.
+        service: Value of CORAL_SERVICE; a unique one if empty.
+        program: Its executable, where it is not to be this run's own copy.
+    """
+    command = [*before, program or build.c_program("lives")]
+    with launched(command, service=service, kind=Living) as target:
+        yield target
+
+
 @contextmanager
 def launched(
-    command: Sequence[str | Path | int], *, service: str = "", env: Mapping[str, str] | None = None
-) -> Iterator[Launched]:
+    command: Sequence[str | Path | int],
+    *,
+    service: str = "",
+    env: Mapping[str, str] | None = None,
+    kind: type[_T] = Launched,  # type: ignore[assignment]
+) -> Iterator[_T]:
     """A command whose last process is a ground-truth program that is ready and waits; all of it is gone at the end.
 
     Args:
         command: What is run, in a process group of its own.
         service: Value of CORAL_SERVICE; a unique one if empty.
         env: Further variables.
+        kind: What is handed out.
     """
     name = service or unique_service("launched")
     process = subprocess.Popen(
@@ -51,9 +96,10 @@ def launched(
         stdout=subprocess.PIPE,
         env={**os.environ, "CORAL_SERVICE": name, **(env or {})},
     )
-    target = Launched(process, name)
+    target = kind(process, name)
     try:
         target.ready = target.line(20)
+        assert target.pid
         yield target
     finally:
         if process.stdin is not None:

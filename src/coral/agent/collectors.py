@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from coral.agent.open_calls import proven_gone
 from coral.agent.processes import Processes
 from coral.agent.pump import Pump
 from coral.agent.readback import changed
+from coral.agent.reloads import reloaded
 from coral.agent.resolve import LibraryNotLoaded
 from coral.events.record import EVENT, Array
 from coral.kernel.engine import Drained, Engine
@@ -257,7 +259,7 @@ class Collectors:
 
     async def _housekeeping(self) -> None:
         lost = self._engine.lost()
-        while True:
+        for turn in itertools.count():
             await asyncio.sleep(_TICK_S)
             running = self.running
             if running:
@@ -268,10 +270,24 @@ class Collectors:
                 if collector.status is Status.PENDING:
                     await self._attacher.join(collector, self._processes.known_instances(collector.spec.service_name))
                     self._activate(collector)
+                await self._follow_libraries(collector, turn=turn)
             before, lost = lost, self._engine.lost()
             if lost != before:
                 _log.error("the kernel's tables of processes were full: forked children may be missing", **lost)
             self._forget_old()
+
+    async def _follow_libraries(self, collector: Collector, *, turn: int) -> None:
+        """Processes that have loaded another file in the place of the probed library join anew, with that."""
+        found = await asyncio.to_thread(reloaded, list(collector.tracked.values()), turn=turn)
+        for tracked in found:
+            if collector.tracked.get(tracked.id) is tracked:
+                self._engine.remove_member(collector.slot, tracked.id.pid)
+                collector.retire(tracked, status=InstanceStatus.DETACHED, reason="it has loaded another file since")
+                await self._let_go(collector, tracked.number)
+        if found:
+            ids = {tracked.id for tracked in found}
+            entries = self._processes.known_instances(collector.spec.service_name)
+            await self._attacher.join(collector, [entry for entry in entries if entry.process.id in ids])
 
     def _activate(self, collector: Collector) -> None:
         if collector.status is Status.PENDING and _attached(collector):
