@@ -97,8 +97,8 @@ def _round(engine: Engine, load: loads.Load, plans: Sequence[FunctionPlan], mode
         f"  {'entries' if mode is Mode.COUNT else 'entries and returns'}: {sites:,} sites attached in {taken:.2f} s, "
         f"detached in {gone:.2f} s ({taken * per_function:.2f} and {gone * per_function:.2f} s per 10,000 functions)",
         f"    {lasted:.0f} s of load: {counted['entered']:,} calls, {counted['returned']:,} returned, "
-        f"{counted['unseen']:,} of entries only, {counted['no_return']:,} without return, {counted['too_deep']:,} too deep, {left:,} open, "
-        f"{counted['orphan_returns']:,} orphans; {'balanced' if balanced else 'NOT BALANCED'}",
+        f"{counted['unseen']:,} of entries only, {counted['no_return']:,} without return, {counted['too_deep']:,} too deep, "
+        f"{left:,} open, {counted['orphan_returns']:,} orphans; {'balanced' if balanced else 'NOT BALANCED'}",
         f"    answers right, at {units / lasted / rate:.1%} of the speed; {'the same' if same else 'OTHER'} processes; "
         f"text changed at {len(changed)} places",
     ):
