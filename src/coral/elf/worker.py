@@ -13,6 +13,7 @@ brings descriptors along, of the image and of files that may hold its symbols, s
 
 from __future__ import annotations
 
+import codecs
 import gc
 import json
 import os
@@ -37,6 +38,8 @@ from coral.model.errors import CoralError, FailedPrecondition
 
 _LENGTH = struct.Struct(">I")
 _PACKET_BYTES = 16
+_CODECS = ("ascii", "latin-1", "utf-8", "utf-16-le", "unicode_escape", "raw_unicode_escape")
+"""Python imports a codec when it is first asked for, when no file can be opened any more."""
 
 
 class Worker:
@@ -184,6 +187,8 @@ def main() -> None:
     agent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(fileno=int(sys.argv[1])) as control:
+        for codec in _CODECS:
+            codecs.lookup(codec)
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
             greeting: dict[str, object] = {"left_out": sandbox.confine()}
