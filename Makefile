@@ -50,6 +50,11 @@ test-unit: ## the tests that need no privilege, network or kernel
 	@scripts/bootstrap.sh test
 	$(PYTHON) -m pytest tests/unit $(PYTEST_ARGS)
 
+.PHONY: ground-truth
+ground-truth: ## the programs that count their own calls, in every build that is tried (minutes); `make test` runs some of them
+	@scripts/bootstrap.sh test
+	$(PYTHON) -m pytest --matrix tests/e2e -k ground_truth $(PYTEST_ARGS)
+
 .PHONY: bench
 bench: ## what Coral costs on this machine: help, attach, a steady rate of calls; prints figures side by side
 	@scripts/bootstrap.sh demo

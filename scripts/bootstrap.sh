@@ -3,7 +3,7 @@
 #
 #   setup   the coral command in .venv                     (python3 python3-venv libbpf1)
 #   demo    setup, and the toolchains of the examples      (gcc libc6-dev; Go as a wheel)
-#   test    demo, the test tools, the servers of the tests (binutils nginx redis-server postgresql apache2-utils)
+#   test    demo, the test tools, the servers of the tests (g++ clang rustc binutils nginx redis-server postgresql apache2-utils)
 #   check   test, and the compiler of the BPF object       (zig as a wheel)
 #
 # As root on Debian it installs the missing ones of those packages and nothing else; elsewhere it says what is missing and
@@ -50,6 +50,7 @@ have() {
     python) python=$(find_python) ;;
     libbpf) PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null | grep -q 'libbpf\.so\.1 ' ;;
     compiler) command -v gcc >/dev/null && [ -e /usr/include/stdio.h ] ;;
+    rustc) PATH=$PATH:~/.cargo/bin command -v rustc >/dev/null ;;
     postgresql) compgen -G '/usr/lib/postgresql/*/bin/pgbench' >/dev/null ;;
     *) PATH=$PATH:/sbin:/usr/sbin command -v "$1" >/dev/null ;;
   esac
@@ -62,6 +63,9 @@ requirements() {
   [ "$purpose" = setup ] && return
   echo "compiler|gcc libc6-dev|the C example and the test programs cannot be built"
   [ "$purpose" = demo ] && return
+  echo "g++|g++|the C++ test programs cannot be built"
+  echo "clang++|clang|the tests of programs that clang compiled cannot run"
+  echo "rustc|rustc|the Rust test programs cannot be built"
   echo "objdump|binutils|the tests that compare with objdump cannot run"
   echo "musl-gcc|musl-tools|the tests on programs of musl cannot run"
   echo "gdb|gdb-minimal|the tests on programs under a debugger cannot run"

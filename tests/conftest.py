@@ -15,9 +15,18 @@ _NEEDS_ROOT = ("kernel", "programs")
 _left_out = pytest.StashKey[list[str]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--matrix`` runs every build of the ground-truth programs, which takes long, instead of a slice of them."""
+    parser.addoption("--matrix", action="store_true", help="run every build of the ground-truth programs too")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Without root, the tests that attach probes are left out, and the summary says so loudly."""
     config.stash[_left_out] = []
+    if not config.getoption("--matrix"):
+        long = [item for item in items if item.get_closest_marker("matrix")]
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=long)
     if stacks.is_root():
         return
     needy = [item for item in items if any(item.get_closest_marker(name) for name in _NEEDS_ROOT)]

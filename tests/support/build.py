@@ -51,6 +51,35 @@ def c_user_of(library: Path, name: str) -> Path:
     return beside
 
 
+def cpp_program(name: str, *flags: str, compiler: str = "g++") -> Path:
+    """The executable of ``programs/cpp/NAME.cpp``.
+
+    Args:
+        name: Base name of the source.
+        flags: For the compiler.
+        compiler: ``g++`` or ``clang++``.
+    """
+    found = _tool(compiler, "g++ (the Debian package of that name)" if compiler == "g++" else "clang")
+    source = PROGRAMS / "cpp" / f"{name}.cpp"
+    target = _place([source, PROGRAMS / "c" / "truth.h"], (*flags, compiler, _version(found))) / name
+    before = ["-std=c++20", "-Wall", "-Wextra", "-Werror", "-pthread"]
+    return _once(target, [found, *before, "-o", "{output}", str(source), *flags], cwd=source.parent, env=dict(os.environ))
+
+
+def rust_program(name: str, *flags: str) -> Path:
+    """The executable of ``programs/rust/NAME.rs``.
+
+    Args:
+        name: Base name of the source.
+        flags: For rustc.
+    """
+    rustc = _tool("rustc", "rustc", beside=Path.home() / ".cargo" / "bin")
+    source = PROGRAMS / "rust" / f"{name}.rs"
+    target = _place([source], (*flags, _version(rustc))) / name
+    command = [rustc, "--edition", "2021", "-D", "warnings", "-o", "{output}", *flags, str(source)]
+    return _once(target, command, cwd=source.parent, env=dict(os.environ))
+
+
 def go_program(package: str) -> Path:
     """The executable of the package ``programs/go/PACKAGE``."""
     module = PROGRAMS / "go"
@@ -74,6 +103,19 @@ def grpcurl() -> Path:
             timeout_s=280,
         )
     return output
+
+
+def _tool(name: str, package: str, *, beside: Path | None = None) -> str:
+    """The path of a compiler."""
+    found = shutil.which(name) or (shutil.which(name, path=str(beside)) if beside is not None else None)
+    if found is None:
+        raise RuntimeError(f"There is no {name}: install {package} (`make test` does, as root).")
+    return found
+
+
+@functools.cache
+def _version(compiler: str) -> str:
+    return subprocess.run([compiler, "--version"], check=True, capture_output=True, text=True).stdout
 
 
 def _go() -> str:

@@ -502,6 +502,8 @@ class _Walk:
                 at = instruction.end
 
     def _may_leave(self, instruction: Instruction) -> bool:
+        if self._frames_are_right and self.unwinder.has_frame(instruction.address):
+            return False
         if instruction.flow in (Flow.RETURN, Flow.INDIRECT):
             return True
         target = instruction.target

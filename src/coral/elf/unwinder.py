@@ -66,6 +66,12 @@ class Unwinder:
             return None
         return arch.frame_bytes - row.offset
 
+    def has_frame(self, vaddr: int) -> bool:
+        """Whether the table says that the stack is in use at an instruction, so that no call can end there."""
+        row = self.row(vaddr)
+        arch = self._program.arch
+        return row is not None and (row.register, row.offset) != (arch.frame_stack_register, arch.frame_bytes)
+
     def landed(self, call: Instruction, pad: Vaddr, state: State) -> State:
         """What is known at a landing pad, from what is known when the call there is back.
 
