@@ -12,11 +12,11 @@ last. Should this drop a way that exists, then exits stay that were not reached,
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
-from functools import cached_property
 
 from coral.elf import jumptables, outside
 from coral.elf.arch import Flow, Instruction, State, Value, ValueKind
+from coral.elf.body import Body, Trail
+from coral.elf.exits import Exits
 from coral.elf.outside import Destination, Region, Verdict
 from coral.elf.program import Program
 from coral.elf.symbols import Function
@@ -27,44 +27,6 @@ _ROUNDS = 64
 _LARGEST = 400_000  # instructions; the largest functions of PostgreSQL and of the go tool have a tenth of that
 _PATH = 48
 _TRAPPING_BYTES = 4096
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exit:
-    """An instruction at which a call of the function ends.
-
-    Attributes:
-        instruction: A return or a jump.
-        to: For a jump, the name of the function that goes on; empty when unknown.
-    """
-
-    instruction: Instruction
-    to: str = ""
-
-
-@dataclass(slots=True, kw_only=True)
-class Body:
-    """One function, explored.
-
-    Attributes:
-        function: Which.
-        regions: The ranges of its code, its own first.
-        instructions: Those that are reached, by address.
-        states: What is known before each of them.
-        successors: Where each goes, inside of the function.
-        exits: Where calls end, by address.
-        problem: Why the exits may be incomplete, as the rest of a sentence; empty when they are complete.
-        named_targets: What direct jumps in code that was not reached go to.
-    """
-
-    function: Function
-    regions: list[Region]
-    instructions: dict[int, Instruction] = field(default_factory=dict)
-    states: dict[int, State] = field(default_factory=dict)
-    successors: dict[int, set[int]] = field(default_factory=dict)
-    exits: list[Exit] = field(default_factory=list)
-    problem: str = ""
-    named_targets: set[int] = field(default_factory=set)
 
 
 def explore(program: Program, function: Function, *, go: bool, resumes_at: Vaddr | None = None) -> Body:
@@ -85,7 +47,7 @@ def explore(program: Program, function: Function, *, go: bool, resumes_at: Vaddr
         if walk.never <= never:
             break
         never = walk.never
-    walk.finish()
+    Exits(program, walk.body, walk.trail).collect()
     return walk.body
 
 
@@ -110,17 +72,13 @@ class _Walk:
         self.resumes_at = resumes_at
         self.known_never = never
         self.never = set(never)
-        self.rows: dict[int, Instruction] = {}
-        self.unwinder = Unwinder(program)
+        self.trail = Trail(unwinder=Unwinder(program))
         for region in regions:
             self._take_in(region)
         self.pending: deque[Vaddr] = deque()
         self.after_calls: deque[tuple[Vaddr, State, Vaddr]] = deque()
         self.only_after_call: dict[int, Vaddr] = {}
         self.came_from: dict[int, int] = {}
-        self.leaving: dict[int, tuple[Vaddr, Destination]] = {}
-        self.tables: set[int] = set()
-        self.table_targets: set[int] = set()
 
     def run(self) -> None:
         """Follows everything that can be followed."""
@@ -139,15 +97,8 @@ class _Walk:
             elif not self._land_elsewhere() and not self._decide():
                 return
             if len(self.body.instructions) > _LARGEST:
-                self._fail(f"has more than {_LARGEST:,} instructions")
+                self.body.fail(f"has more than {_LARGEST:,} instructions")
                 return
-
-    def _fail(self, problem: str) -> None:
-        if not self.body.problem:
-            self.body.problem = problem
-
-    def _at(self, vaddr: int) -> str:
-        return f"+{vaddr - self.body.function.vaddr:#x}" if vaddr >= self.body.function.vaddr else f"{vaddr:#x}"
 
     def _inside(self, vaddr: int) -> bool:
         function = self.body.function
@@ -158,19 +109,19 @@ class _Walk:
     def _take_in(self, region: Region) -> None:
         """Reads what there is to know of a region: its instructions in a row, and what the unwinder knows of it."""
         if not self.go:
-            self.unwinder.add(region)
+            self.trail.unwinder.add(region)
         if region.exact:
             for instruction in self.program.decode(region.start, region.end - region.start):
-                self.rows[instruction.address] = instruction
+                self.trail.rows[instruction.address] = instruction
 
     def _instruction(self, vaddr: Vaddr) -> Instruction | None:
-        found = self.rows.get(vaddr)
+        found = self.trail.rows.get(vaddr)
         if found is not None:
             return found
         region = next(region for region in self.body.regions if vaddr in region)
         for instruction in self.program.decode(vaddr, region.end - vaddr, 32):
-            self.rows.setdefault(instruction.address, instruction)
-        return self.rows.get(vaddr)
+            self.trail.rows.setdefault(instruction.address, instruction)
+        return self.trail.rows.get(vaddr)
 
     def _arrive(self, vaddr: Vaddr, state: State, *, call: Vaddr | None = None, origin: int = -1) -> None:
         """One more way leads to ``vaddr``, behind ``call`` if that is given."""
@@ -213,7 +164,7 @@ class _Walk:
             call = None
         if not self._inside(instruction.end):
             if call is None:
-                self._fail(f"runs past its end at {self._at(instruction.address)}")
+                self.body.fail(f"runs past its end at {self.body.place(instruction.address)}")
             return
         self.body.successors[instruction.address].add(instruction.end)
         self._arrive(instruction.end, state, call=call, origin=instruction.address)
@@ -225,12 +176,12 @@ class _Walk:
         if not self._inside(target):
             if depth and any(target == region.end for region in self.body.regions):
                 return  # no tail call, with the stack in use: the empty block that __builtin_unreachable() leaves at an end
-            known = self.leaving.get(address)
+            known = self.trail.leaving.get(address)
             if known is not None and known[0] == target:
                 return
             destination = outside.resolve(self.program, self.body.function, target, depth)
             if destination.verdict is not Verdict.PART or destination.region is None:
-                self.leaving[address] = (target, destination)
+                self.trail.leaving[address] = (target, destination)
                 return
             self._add(destination.region)
         self.body.successors[address].add(target)
@@ -246,7 +197,7 @@ class _Walk:
             state = body.states[vaddr]
             instruction = self._instruction(vaddr)
             if instruction is None:
-                self._fail(f"has bytes that do not decode at {self._at(vaddr)}")
+                self.body.fail(f"has bytes that do not decode at {self.body.place(vaddr)}")
                 return
             body.instructions[vaddr] = instruction
             body.successors.setdefault(vaddr, set())
@@ -272,17 +223,17 @@ class _Walk:
         elif flow is Flow.INDIRECT:
             self._indirect(instruction, state)
         elif flow is Flow.FOREIGN:
-            self._fail(f"has an instruction that is not followed, {instruction.mnemonic}, at {self._at(vaddr)}")
+            self.body.fail(f"has an instruction that is not followed, {instruction.mnemonic}, at {self.body.place(vaddr)}")
 
     def _call(self, instruction: Instruction, state: State) -> None:
         target = instruction.target
         if target is not None and target != self.body.function.vaddr and self._inside(target):
-            self._fail(f"calls into its own middle at {self._at(instruction.address)}")
+            self.body.fail(f"calls into its own middle at {self.body.place(instruction.address)}")
             return
         after = self.arch.after(instruction, state, go=self.go)
-        pad = self.unwinder.pad(instruction)
+        pad = self.trail.unwinder.pad(instruction)
         if pad is not None:
-            self._land(instruction, pad, self.unwinder.landed(instruction, pad, after))
+            self._land(instruction, pad, self.trail.unwinder.landed(instruction, pad, after))
         if instruction.address in self.known_never or not self._inside(instruction.end):
             return
         if target is not None and self.program.never_returns(target):
@@ -295,7 +246,7 @@ class _Walk:
         if not self._inside(pad):
             destination = outside.part(self.program, self.body.function, pad)
             if destination.region is None:
-                self._fail(f"catches exceptions at {pad:#x}, and {destination.reason}")
+                self.body.fail(f"catches exceptions at {pad:#x}, and {destination.reason}")
                 return
             self._add(destination.region)
         self.body.successors[instruction.address].add(pad)
@@ -304,14 +255,14 @@ class _Walk:
     def _land_elsewhere(self) -> bool:
         """Goes on at landing pads that no call leads to: of instructions that trap (-fnon-call-exceptions)."""
         found = False
-        for landing in self.unwinder.landings:
+        for landing in self.trail.unwinder.landings:
             if landing.pad in self.body.states:
                 continue
             for address in range(landing.start, min(landing.end, landing.start + _TRAPPING_BYTES)):
                 instruction = self.body.instructions.get(address)
                 if instruction is not None:
                     state = self.arch.after_call(self.body.states[address], go=self.go)
-                    self._land(instruction, landing.pad, self.unwinder.landed(instruction, landing.pad, state))
+                    self._land(instruction, landing.pad, self.trail.unwinder.landed(instruction, landing.pad, state))
                     found = landing.pad in self.body.states
         return found
 
@@ -319,19 +270,19 @@ class _Walk:
         table, slot = self.arch.jump_operand(instruction, state)
         if slot is not None:
             name = self.program.file.slots.get(slot, "")
-            self.leaving[instruction.address] = (Vaddr(0), Destination(Verdict.TAIL, name=name))
+            self.trail.leaving[instruction.address] = (Vaddr(0), Destination(Verdict.TAIL, name=name))
             return
         if table is None or not self._is_table(table):
-            if instruction.address not in self.tables:
-                self.leaving[instruction.address] = (Vaddr(0), Destination(Verdict.TAIL))
+            if instruction.address not in self.trail.tables:
+                self.trail.leaving[instruction.address] = (Vaddr(0), Destination(Verdict.TAIL))
             return
-        self.leaving.pop(instruction.address, None)
+        self.trail.leaving.pop(instruction.address, None)
         length = self.arch.bound(self._path_to(instruction))
         targets = jumptables.read(self.program, table, length, lambda place: self._may_go(place, state))
         if not targets:
-            self._fail(f"has a jump table that is not understood at {self._at(instruction.address)}")
-        self.tables.add(instruction.address)
-        self.table_targets.update(targets)
+            self.body.fail(f"has a jump table that is not understood at {self.body.place(instruction.address)}")
+        self.trail.tables.add(instruction.address)
+        self.trail.table_targets.update(targets)
         for target in targets:
             self._jump(instruction, target, state)
 
@@ -339,7 +290,7 @@ class _Walk:
         """Whether an element of a jump table is a place in this function, or in a part of it."""
         for region in self.body.regions:
             if target in region:
-                return not region.exact or target in self.rows
+                return not region.exact or target in self.trail.rows
         if self.program.file.executable(target) is None:
             return False
         destination = outside.resolve(self.program, self.body.function, target, self.arch.stack(state))
@@ -370,7 +321,7 @@ class _Walk:
         """
         places = [
             row.address
-            for row in self.rows.values()
+            for row in self.trail.rows.values()
             if row.flow is Flow.CALL
             and row.target is not None
             and self.program.symbols.name_at(row.target) == "runtime.deferreturn"
@@ -383,7 +334,7 @@ class _Walk:
         calls = [a for a, instruction in self.body.instructions.items() if instruction.flow is Flow.CALL]
         frames = [state for state in map(self.body.states.__getitem__, calls) if self.arch.stack(state) != 0]
         if len({self.arch.stack(state) for state in frames}) != 1 or not all(map(self._inside, places)):
-            self._fail("recovers from panics, and its frame is not understood")
+            self.body.fail("recovers from panics, and its frame is not understood")
             return
         joined = frames[0]
         for state in frames:
@@ -393,7 +344,7 @@ class _Walk:
 
     def _decide(self) -> bool:
         """Settles one jump out that references have to decide; False when there is none left."""
-        for address, (target, destination) in self.leaving.items():
+        for address, (target, destination) in self.trail.leaving.items():
             if destination.verdict is Verdict.UNDECIDED and destination.region is not None:
                 if self._inside(target):
                     decided = Destination(Verdict.PART)
@@ -402,131 +353,14 @@ class _Walk:
                 if decided.verdict is Verdict.PART:
                     if decided.region is not None:
                         self._add(decided.region)
-                    del self.leaving[address]
+                    del self.trail.leaving[address]
                     self.pending.append(Vaddr(address))
                 else:
-                    self.leaving[address] = (target, decided)
+                    self.trail.leaving[address] = (target, decided)
                 return True
         return False
-
-    def finish(self) -> None:
-        """Collects the exits, and checks that there can be no others."""
-        body = self.body
-        if not self.unwinder.understood:
-            self._fail("has a table of landing pads that is not understood")
-        for address in sorted(body.instructions):
-            instruction = body.instructions[address]
-            depth = self._depth(address)
-            if instruction.flow is Flow.RETURN:
-                if depth != 0:
-                    self._fail(f"returns at {self._at(address)} with a stack pointer that is {_depth_text(depth)}")
-                body.exits.append(Exit(instruction=instruction))
-            elif address in self.leaving:
-                self._leave(instruction, depth, self.leaving[address][1])
-        self._check_tables()
-        self._check_tiling()
-        self._check_unreached()
-        body.named_targets = {
-            row.target
-            for row in self.rows.values()
-            if row.target is not None and row.flow is not Flow.CALL and row.address not in body.instructions
-        }
-
-    def _depth(self, address: int) -> int | None:
-        """The stack's depth at an exit: as followed from the entry, or else as the table of frames has it."""
-        depth = self.arch.stack(self.body.states[address])
-        if depth is None and self._frames_are_right:
-            return self.unwinder.depth(address)
-        return depth
-
-    @cached_property
-    def _frames_are_right(self) -> bool:
-        return self.unwinder.is_right(self.body.states.items())
-
-    def _leave(self, instruction: Instruction, depth: int | None, destination: Destination) -> None:
-        where = self._at(instruction.address)
-        if destination.verdict is Verdict.REFUSED:
-            self._fail(f"cannot be followed at {where}: {destination.reason}")
-        elif depth != 0 and instruction.flow is Flow.INDIRECT:
-            self._fail(f"has an indirect jump at {where} whose targets are not known")
-        elif _through_pointer(instruction, destination) and self._has_labels:
-            self._fail(f"has an indirect jump at {where} that may stay inside, since addresses inside of it are taken")
-        elif depth != 0:
-            self._fail(f"jumps out at {where} with a stack pointer that is {_depth_text(depth)}")
-        elif instruction.flow is Flow.LOOP:
-            self._fail(f"leaves by {instruction.mnemonic} at {where}, whose condition no probe can see")
-        self.body.exits.append(Exit(instruction=instruction, to=destination.name))
-
-    @cached_property
-    def _has_labels(self) -> bool:
-        """Whether an address inside, of no known jump table, is taken, so that a jump through a pointer may go there."""
-        start = self.body.function.vaddr
-        return any(
-            taken != start and taken in self.rows and taken not in self.table_targets
-            for region in self.body.regions
-            for taken in self.program.references.taken_between(region.start, region.end)
-        )
-
-    def _check_tables(self) -> None:
-        """Where a jump may read another table than the one seen first, unreached exits must be sure to be noticed."""
-        for address in self.tables:
-            instruction = self.body.instructions[address]
-            value, _ = self.arch.jump_operand(instruction, self.body.states[address])
-            if value is None and not all(region.exact for region in self.body.regions):
-                self._fail(f"has a jump at {self._at(address)} that may read more than one table")
-
-    def _check_tiling(self) -> None:
-        """No two reached instructions may overlap."""
-        end = 0
-        for address in sorted(self.body.instructions):
-            if address < end:
-                self._fail(f"has overlapping instructions at {self._at(address)}")
-            end = self.body.instructions[address].end
-
-    def _check_unreached(self) -> None:
-        """No exit may hide in code that was not reached."""
-        for region in self.body.regions:
-            if not region.exact or self.body.problem:
-                continue
-            at = region.start
-            while at < region.end:
-                instruction = self.body.instructions.get(at)
-                if instruction is None:
-                    instruction = self.rows.get(at) or next(iter(self.program.decode(at, region.end - at, 1)), None)
-                    if instruction is None:
-                        self._fail(f"has data among its code at {self._at(at)}")
-                        return
-                    if self._may_leave(instruction):
-                        self._fail(f"may also leave at {self._at(at)}, and how that is reached is not known")
-                        return
-                at = instruction.end
-
-    def _may_leave(self, instruction: Instruction) -> bool:
-        if self._frames_are_right and self.unwinder.has_frame(instruction.address):
-            return False
-        if instruction.flow in (Flow.RETURN, Flow.INDIRECT):
-            return True
-        target = instruction.target
-        return (
-            instruction.flow in (Flow.JUMP, Flow.BRANCH, Flow.LOOP)
-            and target is not None
-            and not self._inside(target)
-            and not self.program.never_returns(target)
-            and not self.program.resumes_unwinding(target)
-        )
-
-
-def _through_pointer(instruction: Instruction, destination: Destination) -> bool:
-    """Whether a jump out may lead anywhere: an indirect one, or one to the thunk that stands for it (retpolines)."""
-    if instruction.flow is Flow.INDIRECT:
-        return not destination.name
-    return destination.name.startswith(("__x86_indirect_thunk", "__llvm_retpoline"))
 
 
 def _join(one: State, other: State) -> State:
     """What is known where two ways meet."""
     return tuple(left if left == right else None for left, right in zip(one, other, strict=True))
-
-
-def _depth_text(depth: int | None) -> str:
-    return "not known there" if depth is None else f"{-depth} bytes below that of its entry"

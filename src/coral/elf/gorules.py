@@ -9,7 +9,7 @@ assembly; stacks grow in prologues), so that the stack pointer alone tells its c
 from __future__ import annotations
 
 from coral.elf.arch import Flow
-from coral.elf.flow import Body
+from coral.elf.body import Body
 from coral.elf.gotable import GoFunction
 from coral.elf.program import Program
 from coral.elf.symbols import Function

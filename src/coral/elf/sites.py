@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coral.elf.arch import Flow, Instruction
-from coral.elf.flow import Body
+from coral.elf.body import Body
 from coral.elf.program import Program
 from coral.model.addresses import FileOffset, Vaddr
 from coral.model.site import Site, SiteKind
