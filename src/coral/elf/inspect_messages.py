@@ -1,16 +1,22 @@
 """Lists and explanations on the socket between ``parser`` and ``worker``: to JSON and back.
 
-Names go as one text with line ends between them: JSON has that a hundred times quicker than as many texts.
+Names go as one text with line ends between them, and numbers as bytes: made and checked a hundred times quicker than as many
+texts and numbers.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from coral.elf.messages import site_to_json
 from coral.elf.shape import shaped
 from coral.model.inspection import FunctionExplanation, FunctionPage, Verdict
+
+_NUMBER = "<u4"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +26,8 @@ class _Page:
     count: int
     names: str
     demangled: str
-    languages: list[int]
-    verdicts: list[int]
+    languages: bytes
+    verdicts: bytes
     language_words: list[str]
     verdict_values: list[Verdict]
     matches: int
@@ -34,8 +40,8 @@ def page_to_json(page: FunctionPage) -> dict[str, Any]:
         "count": len(page.names),
         "names": "\n".join(page.names),  # printable, so without line ends of their own
         "demangled": "\n".join(page.demangled),
-        "languages": page.languages,
-        "verdicts": page.verdicts,
+        "languages": np.array(page.languages, _NUMBER).tobytes().hex(),
+        "verdicts": np.array(page.verdicts, _NUMBER).tobytes().hex(),
         "language_words": page.language_words,
         "verdict_values": [dataclasses.asdict(verdict) for verdict in page.verdict_values],
         "matches": page.matches,
@@ -53,8 +59,8 @@ def page_from_json(value: object) -> FunctionPage:
     page = FunctionPage(
         names=columns.names.split("\n") if columns.count else [],
         demangled=columns.demangled.split("\n") if columns.count else [],
-        languages=columns.languages,
-        verdicts=columns.verdicts,
+        languages=_numbers(columns.languages, columns.language_words),
+        verdicts=_numbers(columns.verdicts, columns.verdict_values),
         language_words=columns.language_words,
         verdict_values=columns.verdict_values,
         matches=columns.matches,
@@ -62,10 +68,15 @@ def page_from_json(value: object) -> FunctionPage:
     )
     if {len(page.names), len(page.demangled), len(page.languages), len(page.verdicts)} != {columns.count}:
         raise ValueError("the columns of a list differ in length")
-    for numbers, words in ((page.languages, page.language_words), (page.verdicts, page.verdict_values)):
-        if numbers and not 0 <= min(numbers) <= max(numbers) < len(words):
-            raise ValueError("a number in a list stands for nothing")
     return page
+
+
+def _numbers(data: bytes, words: Sequence[object]) -> list[int]:
+    """The numbers in a column; each stands for one of ``words``."""
+    numbers: list[int] = np.frombuffer(data, _NUMBER).tolist()
+    if numbers and max(numbers) >= len(words):
+        raise ValueError("a number in a list stands for nothing")
+    return numbers
 
 
 def explanation_to_json(explanation: FunctionExplanation) -> dict[str, Any]:
