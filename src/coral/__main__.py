@@ -20,6 +20,7 @@ COMMANDS = {
     "debug session events": ("coral.cli.session_commands:events", "Show the calls that a session saw."),
     "debug session stop": ("coral.cli.session_commands:stop", "End a session, and show it."),
     "trace": ("coral.dev.trace_command:trace", "Watch a function of one process, without any daemon."),
+    "doctor": ("coral.dev.doctor_command:doctor", "Check what works on this host, and what to do where it does not."),
     "config show": ("coral.cli.config_command:show", "Show the settings, and where each comes from."),
     "db query": ("coral.cli.database_command:query", "Ask the colony's database in SQL."),
 }

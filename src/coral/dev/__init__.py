@@ -1,1 +1,1 @@
-"""``coral dev``: a colony and an agent on this host, as children of one command."""
+"""Commands that bring colony and agent together on this host: ``coral dev``, ``coral trace`` and ``coral doctor``."""
