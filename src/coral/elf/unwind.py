@@ -106,6 +106,18 @@ def read(file: ElfFile, description: int) -> Unwinding | None:
         return None
 
 
+def address_encoding(file: ElfFile, common: int) -> int | None:
+    """How the frame description entries of the common information entry at ``common`` write addresses (DW_EH_PE_*).
+
+    Returns:
+        None when the entry is damaged or written in a way that is not read here.
+    """
+    try:
+        return _common(file, common).encoding
+    except Damaged:
+        return None
+
+
 def _read(file: ElfFile, description: int) -> Unwinding | None:
     reader = _entry(file, description)
     at = reader.vaddr
