@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,6 +91,35 @@ def go_program(package: str) -> Path:
     return _once(output, command, cwd=module, env={**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": ""})
 
 
+def go_package(
+    module: Path,
+    name: str,
+    *,
+    flags: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    root: Path | None = None,
+    strip: bool = False,
+) -> Path:
+    """The executable of the package ``MODULE/NAME``, built in some way.
+
+    Args:
+        module: Where its go.mod is.
+        name: Of the package.
+        flags: Of ``go build``.
+        env: Further variables.
+        root: GOROOT of the Go that builds it; that of the environment if None.
+        strip: Whether ``strip`` runs over it.
+    """
+    go = str(root / "bin" / "go") if root is not None else _go()
+    version = subprocess.run([go, "version"], check=True, capture_output=True, text=True).stdout
+    sources = [module / "go.mod", *sorted(path for path in (module / name).iterdir() if path.is_file())]
+    variables = {"GOTOOLCHAIN": "local", "GOFLAGS": "", **(env or {}), **({"GOROOT": str(root)} if root is not None else {})}
+    output = _place(sources, (version, *flags, *map(str, sorted(variables.items())), str(strip))) / name
+    command = [go, "build", *flags, "-o", "{output}", f"./{name}"]
+    after = ["strip", "{output}"] if strip else []
+    return _once(output, command, after, cwd=module, env={**os.environ, **variables})
+
+
 def grpcurl() -> Path:
     """The real grpcurl, built from the Go module proxy once and kept."""
     output = BUILD / "grpcurl-v1.9.3" / "grpcurl"
@@ -161,14 +190,15 @@ def _place(sources: Sequence[Path], facts: Sequence[str]) -> Path:
     return BUILD / digest.hexdigest()[:16]
 
 
-def _once(output: Path, command: Sequence[str], *, cwd: Path, env: dict[str, str]) -> Path:
-    """Runs ``command`` unless its output is there, and returns this run's copy; no other run sees a half-written file."""
+def _once(output: Path, command: Sequence[str], after: Sequence[str] = (), *, cwd: Path, env: dict[str, str]) -> Path:
+    """Runs ``command`` and ``after`` unless the output is there; returns this run's copy. No run sees a half-written file."""
     if output.exists():
         return _own_copy(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
         made = Path(scratch) / output.name
-        _run([part.replace("{output}", str(made)) for part in command], cwd=cwd, env=env, timeout_s=240)
+        for step in filter(None, (command, after)):
+            _run([part.replace("{output}", str(made)) for part in step], cwd=cwd, env=env, timeout_s=600)
         made.replace(output)
     return _own_copy(output)
 

@@ -13,6 +13,7 @@ from coral.elf.body import Body
 from coral.elf.gotable import GoFunction
 from coral.elf.program import Program
 from coral.elf.symbols import Function
+from coral.model.addresses import Vaddr
 from coral.model.errors import FailedPrecondition
 from coral.model.site import Pairing
 from coral.model.text import printable
@@ -61,17 +62,47 @@ def restriction(function: Function, known: GoFunction) -> str:
     return ""
 
 
-def unpaired(function: Function, known: GoFunction, body: Body) -> str:
+def entry_behind(known: GoFunction, body: Body) -> Vaddr | None:
+    """From where on the entry of a function that takes no arguments in registers may be probed; None when it takes some."""
+    return body.function.vaddr if known.assembly else _loads_goroutine(body)
+
+
+def _loads_goroutine(body: Body) -> Vaddr | None:
+    """Behind the load of the goroutine from thread-local storage into r14, with which a compiled function of assembly's
+    convention (ABI0, in which cgo writes calls into C) begins; None in all others, which have it there.
+    """
+    at: Vaddr = body.function.vaddr
+    for _ in range(2):  # what is position independent loads the place in the storage first
+        instruction = body.instructions.get(at)
+        if instruction is None:
+            return None
+        # Intel SDM volume 2: segment prefix fs, REX with the R bit, 8b mov, and a ModRM byte whose register is 6 + 8
+        code, at = instruction.code, instruction.end
+        if code[:1] == b"\x64" and code[2:3] == b"\x8b" and code[1] & 0xF4 == 0x44 and code[3] >> 3 & 7 == 6:
+            return at
+    return None
+
+
+def unpaired(program: Program, known: GoFunction, body: Body) -> str:
     """Why returns cannot be paired with entries by what ``pairing`` says, as the rest of a sentence; empty when they can."""
-    if not known.assembly:
+    compiled = not known.assembly
+    if compiled and _loads_goroutine(body) is None and not body.function.name.endswith(_ABI0):
         return ""
-    calls = [each for each in body.instructions.values() if each.flow is Flow.CALL]
-    if calls:
+    for each in body.instructions.values():
+        if each.flow is not Flow.CALL or (compiled and each.target is not None and _keeps_goroutine(program, each.target)):
+            continue
         return (
-            f"is written in assembly and calls other functions (at +{calls[0].address - function.vaddr:#x}), so that its "
-            "stack may move while it runs, and it does not keep the goroutine in r14"
+            f"follows assembly's convention and calls other functions (at +{each.address - known.entry:#x}), so that its "
+            "stack may move while it runs, and the goroutine need not be in r14 when it returns"
         )
     return ""
+
+
+def _keeps_goroutine(program: Program, target: int) -> bool:
+    """Whether a callee returns with the goroutine in r14, or goes back to the first instruction, which loads it."""
+    callee = program.go.at(target)
+    name = program.symbols.name_at(target).removesuffix(_ABI0)
+    return name.startswith("runtime.morestack") or (callee is not None and not callee.assembly)
 
 
 def entered_inside(program: Program, function: Function, body: Body) -> str:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from coral.elf import gomodule
+from coral.elf import gomodule, gopcvalue
 from coral.elf.file import ElfFile
 from coral.elf.gomodule import Header
 from coral.elf.symbols import Function
@@ -31,6 +31,7 @@ _FLAG_WRITES_SP = 2
 _FLAG_ASSEMBLY = 4
 _LONGEST_NAME = 1 << 16
 _INT3 = 0xCC
+_JUMP = 0xEB
 _LARGEST_GAP = 64
 GO_FILE = "go.go"
 """The STT_FILE under which Go's linker writes all its symbols."""
@@ -128,6 +129,11 @@ class GoTable:
         return self.header.data if self.header is not None else b""
 
     @property
+    def pc_values(self) -> int:
+        """Where in the table the values by program counter begin."""
+        return self.header.pc_values if self.header is not None else 0
+
+    @property
     def _tail_at(self) -> int:
         return _FUNC.size + (4 if self.header is not None and self.header.magic == gomodule.MAGIC_120 else 0)
 
@@ -163,18 +169,36 @@ class GoTable:
         if not self:
             return []
         raw = np.frombuffer(self._data, "u1")
-        names = [self.name(offset) for offset in raw[self._rows[:, None] + np.arange(4, 8)].view("<i4").ravel().tolist()]
+        # Go's linker replaces the dot of namesakes in functions, which ELF's readers were thought not to expect.
+        names = [
+            self.name(offset).replace("·", ".")
+            for offset in raw[self._rows[:, None] + np.arange(4, 8)].view("<i4").ravel().tolist()
+        ]
         assembly = (self._bytes_at(self._tail_at + 1) & _FLAG_ASSEMBLY).astype(bool).tolist()
         generated = (self._bytes_at(self._tail_at) == self._wrapper).tolist()
         ends = self._ends().tolist()
         shared = {name for name, count in Counter(names).items() if count > 1}
         both = {names[i] for i, passes_on in enumerate(generated) if passes_on and names[i] in shared}
         in_assembly = {names[i] for i, written in enumerate(assembly) if written and names[i] in both}
+        # Where both were written by the compiler, the one that passes on is the shorter one.
+        whole: dict[str, int] = {}
+        for i, name in enumerate(names):
+            if name in both and (
+                name not in whole or ends[i] - self._entries[i] > ends[whole[name]] - self._entries[whole[name]]
+            ):
+                whole[name] = i
+        compiled = {name for i, name in enumerate(names) if name in both and not generated[i] and not assembly[i]}
         found = []
         for index, name in enumerate(names):
             if not name:
                 continue
-            if name in both and (assembly[index] if name in in_assembly else generated[index]):
+            if name in in_assembly:
+                passes_on = assembly[index]
+            elif name in compiled:
+                passes_on = generated[index]
+            else:
+                passes_on = name in both and whole[name] != index
+            if passes_on:
                 name += ".abi0"
             entry = self._entries[index]
             found.append(
@@ -183,7 +207,10 @@ class GoTable:
         return found
 
     def _ends(self) -> npt.NDArray[np.int64]:
-        """Behind the last instruction of each function: Go's linker fills what is left before the next one with int3."""
+        """Behind the last instruction of each function: Go's linker fills what is left before the next one with int3.
+
+        A short jump back by 52 bytes ends with that byte too. Where it may be one, the table of stack depths tells the size.
+        """
         entries = np.array(self._entries, "<i8")
         starts, ends = entries[:-1], entries[1:].copy()
         text = np.frombuffer(self._file.read(self.text, int(entries[-1])), "u1")
@@ -194,4 +221,8 @@ class GoTable:
             if not filled.any():
                 break
             ends -= filled
+        for index in np.flatnonzero((text[ends - 1] == _JUMP) & (ends < entries[1:])).tolist():
+            pcsp = _FUNC.unpack_from(self._data, int(self._rows[index]))[4]
+            size = gopcvalue.size_bytes(self._data, self.pc_values + pcsp)
+            ends[index] = min(max(starts[index] + size, ends[index]), entries[index + 1])
         return ends

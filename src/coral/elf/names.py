@@ -40,6 +40,7 @@ from coral.model.text import printable
 __all__ = ["Match", "all_functions", "base_name", "find", "nearest"]
 
 _SEPARATORS = (".", "::", "/")
+_ABI0 = ".abi0"
 _LIMIT = 10
 _ALIKE = 65  # percent of a whole name
 _HOLDING = 85  # percent of its most similar stretch
@@ -75,6 +76,8 @@ def find(symbols: SymbolTable, text: str, path: str) -> Match:
     for name, source in _readings(text):
         whole, others = _mangled(index, name, source)
         groups = _exact(symbols, index, name) or whole or _instances(index, name) or [*_suffix(index, name), *others]
+        # Go's linker marks what follows the convention of assembly; where nothing else has the name, nobody has to know.
+        groups = groups or _exact(symbols, index, name + _ABI0) or _suffix(index, name + _ABI0)
         if source:
             groups = [group for group in groups if any(_in_file(function, source) for function in group.functions)]
             groups = [

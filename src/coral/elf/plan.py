@@ -83,12 +83,12 @@ def _plan_one(program: Program, function: Function) -> tuple[Site, list[Site], s
     if known is not None:
         if known.assembly and (reason := gorules.entered_inside(program, function, body)):
             raise _refused(function, reason)
-        body.problem = gorules.restriction(function, known) or body.problem or gorules.unpaired(function, known, body)
+        body.problem = gorules.restriction(function, known) or body.problem or gorules.unpaired(program, known, body)
     inner = [other for other in program.symbols.inside(function.vaddr, function.end) if other.size_bytes]
     if inner and not body.problem:
         body.problem = f"has another function, {printable(inner[0].name)}, inside of it"
     try:
-        entry = sites.entry(program, body, go=go)
+        entry = sites.entry(program, body, go=go, behind=gorules.entry_behind(known, body) if known else None)
         leaves, problem = sites.exits(program, body)
     except sites.NoEntry as error:
         raise _refused(function, str(error)) from error

@@ -15,13 +15,14 @@ class NoEntry(Exception):
     """No instruction can carry the entry probe; the text is the reason, as the rest of a sentence."""
 
 
-def entry(program: Program, body: Body, *, go: bool) -> Site:
+def entry(program: Program, body: Body, *, go: bool, behind: Vaddr | None = None) -> Site:
     """The first instruction that every call executes exactly once, before the stack and the arguments move.
 
     Args:
         program: The image.
         body: The function.
         go: Whether it follows Go's calling convention.
+        behind: Of a function that takes no arguments in registers, so that those may be overwritten: where to begin.
 
     Raises:
         NoEntry: There is none.
@@ -30,7 +31,9 @@ def entry(program: Program, body: Body, *, go: bool) -> Site:
     candidates: list[Instruction] = []
     # Where a jump may leave the function, its exit probe is needed there alone: entry and exit at once would depend on order.
     leaves = {leave.instruction.address for leave in body.exits}
-    for instruction in _prefix(program, body, go=go):
+    for instruction in _prefix(program, body, go=go, registers=behind is None):
+        if behind is not None and instruction.address < behind:
+            continue
         refusal = program.arch.refusal(instruction)
         reason = f"begins where {refusal}" if refusal else _uneven(body, instruction)
         if reason:
@@ -77,7 +80,7 @@ def site(
     return Site(offset=FileOffset(offset), kind=kind, reason=reason, condition=condition, to=to, original=instruction.code)
 
 
-def _prefix(program: Program, body: Body, *, go: bool) -> list[Instruction]:
+def _prefix(program: Program, body: Body, *, go: bool, registers: bool) -> list[Instruction]:
     """The instructions at the start up to the first that may not come before an entry probe."""
     found: list[Instruction] = []
     at: Vaddr = body.function.vaddr
@@ -86,7 +89,9 @@ def _prefix(program: Program, body: Body, *, go: bool) -> list[Instruction]:
         if instruction is None or program.arch.stack(body.states[at]) != 0:
             break
         found.append(instruction)
-        if instruction.flow not in (Flow.NEXT, Flow.BRANCH) or program.arch.writes_arguments(instruction, go=go):
+        if instruction.flow not in (Flow.NEXT, Flow.BRANCH):
+            break
+        if registers and program.arch.writes_arguments(instruction, go=go):
             break
         at = instruction.end
     return found

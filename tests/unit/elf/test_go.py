@@ -64,7 +64,7 @@ def test_all_instances_of_a_generic_are_one_function(built: tuple[Path, Program]
         ("runtime.mcall", "switches stacks"),
         ("runtime.schedule", "switches stacks"),
         ("runtime.systemstack.abi0", "switches stacks"),
-        ("runtime.asyncPreempt.abi0", "written in assembly and calls other functions"),
+        ("runtime.asyncPreempt.abi0", "follows assembly's convention and calls other functions"),
         ("runtime.sigtrampgo", "sets another goroutine"),
     ],
 )
