@@ -61,7 +61,7 @@ def debug_file(image: Headers, candidate: OpenFile) -> Headers:
     try:
         data: Data = mmap.mmap(candidate.fd, 0, mmap.MAP_SHARED, mmap.PROT_READ)
         headers = Headers(data, candidate.path)
-    except (ValueError, FailedPrecondition):
+    except (OSError, ValueError, FailedPrecondition):
         raise Rejected(f"{path} was not used: it is no ELF file for this machine.") from None
     if candidate.linked:
         link = debug_link(image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,6 +60,11 @@ class ElfFile:
             self.data: mmap.mmap | bytes = mmap.mmap(fd, 0, mmap.MAP_SHARED, mmap.PROT_READ)
         except ValueError:
             self.data = b""
+        except OSError as error:
+            # Larger than what a reader may map, or on a file system without mappings.
+            raise FailedPrecondition(
+                f"{path} cannot be mapped into memory: {error.strerror}.", hint=f"It has {os.fstat(fd).st_size:,} bytes."
+            ) from None
         self.headers = Headers(self.data, path)
         self.machine = self.headers.machine
         if self.machine != "x86_64":
