@@ -88,7 +88,7 @@ class Watch:
 
     async def _follow(self, live: LiveSession, collector: LiveCollector) -> bool:
         """Streams a collector until it has ended; returns True when its agent does not know it (any more)."""
-        backoff, malformed = Backoff(), 0
+        backoff, malformed, trouble = Backoff(), 0, ""
         while not collector.ended.is_set():
             collector.nudge.clear()
             if self._give_up(live, collector):
@@ -112,7 +112,10 @@ class Watch:
                         collector, Status.FAILED, ReasonCode.NONE, f"Its agent sends what cannot be read: {error}."
                     )
             except (CoralError, TimeoutError) as error:
-                _log.info("stream broken", agent_id=collector.agent_id, collector_id=collector.collector_id, error=str(error))
+                # Once for each thing that is in the way: attempts go on for as long as an agent is away.
+                log = _log.debug if str(error) == trouble else _log.info
+                log("stream broken", agent_id=collector.agent_id, collector_id=collector.collector_id, error=str(error))
+                trouble = str(error)
             if not collector.ended.is_set():
                 await self._pause(collector, min(backoff.pause_s(), self._patience_s(live, collector)))
         return False
