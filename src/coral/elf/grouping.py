@@ -22,6 +22,7 @@ from coral.model.addresses import Vaddr
 
 _GO_FILE = "go.go"  # STT_FILE of all that Go's linker writes; copies of a closure that was inlined share their name there
 _THUNK = re.compile(r"_ZT(?:h[n]?\d+_|v[n]?\d+_[n]?\d+_|c(?:h[n]?\d+_|v[n]?\d+_[n]?\d+_){2})")
+_UNIFIED = re.compile(r"[CD]4E")
 HASH = re.compile(r"17(h[0-9a-f]{16})E$")
 _TRAILING_PART = re.compile(r"\.[A-Za-z_][\w.]*$")
 _MOST_ABSTRACTIONS = 64
@@ -121,6 +122,11 @@ def by_address(functions: Iterable[Function]) -> tuple[Function, ...]:
     return tuple(best[vaddr] for vaddr in sorted(best))
 
 
+def is_copy(symbol: str) -> bool:
+    """Whether a symbol exists beside that of its function: a clone, a thunk, or GCC's unified constructor or destructor."""
+    return dissect(symbol).clone or bool(_THUNK.match(symbol) or _UNIFIED.search(symbol))
+
+
 def namesakes(functions: Sequence[Function]) -> list[list[Function]]:
     """Splits what shares a name into functions: originals at different addresses are namesakes, clones belong to one."""
     if len(functions) == 1:
@@ -129,7 +135,7 @@ def namesakes(functions: Sequence[Function]) -> list[list[Function]]:
     originals = {
         function.vaddr: (function, symbol.renamed)
         for function, symbol in zip(functions, symbols, strict=True)
-        if not symbol.clone
+        if not is_copy(function.name)
     }
     files = {function.vaddr: function.file for function in functions if function.local}
     if files and set(files.values()) == {_GO_FILE} and len(files) == len(originals):
@@ -306,7 +312,7 @@ def _by_file(instance: Sequence[Named]) -> dict[object, list[Function]]:
     only_clones = []
     for each in instance:
         for number, functions in enumerate(namesakes(each.functions)):
-            original = next((function for function in functions if not dissect(function.name).clone), None)
+            original = next((function for function in functions if not is_copy(function.name)), None)
             if original is None:
                 only_clones.append(functions)
             else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from coral.elf import demangle, flow, gorules, indirect, names, sites
+from dataclasses import replace
+
+from coral.elf import demangle, flow, gorules, indirect, names, sites, variants
 from coral.elf.program import Program
 from coral.elf.symbols import Function
 from coral.model.errors import FailedPrecondition, NotFound
@@ -38,18 +40,21 @@ def plan_functions(program: Program, name: str, functions: tuple[Function, ...],
     Args:
         program: The image.
         name: Its name.
-        functions: Itself and its clones.
+        functions: All addresses of it.
         library: Base name of the file, when it is not the program itself.
 
     Raises:
         FailedPrecondition: It cannot be probed; the message says why.
     """
+    functions = variants.counted(program, functions)
     entries: list[Site] = []
     leaves: list[Site] = []
     problem = ""
     kinds = set()
     for function in functions:
         entry, exits, why, kind = _plan_one(program, function)
+        if others := variants.also_named(program, function, functions):
+            entry = replace(entry, reason=f"{entry.reason}; the same code is also {', '.join(map(printable, others))}")
         entries.append(entry)
         leaves.extend(exits)
         kinds.add(kind)

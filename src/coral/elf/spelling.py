@@ -66,12 +66,12 @@ class Spelling:
     @property
     def path(self) -> str:
         """The path with its arguments, without parameters."""
-        return "::".join(_shown(part, arguments=True) for part in self.parts)
+        return _joined(self.parts, arguments=True)
 
     @property
     def bare(self) -> str:
         """The path without any arguments: the same for all instances of a template."""
-        return "::".join(_shown(part, arguments=False) for part in self.parts)
+        return _joined(self.parts, arguments=False)
 
     @property
     def generic(self) -> bool:
@@ -112,9 +112,14 @@ class Spelling:
         return "" if self.parameters is None else f"({', '.join(self.parameters)}){self.qualifiers and ' ' + self.qualifiers}"
 
 
-def _shown(part: Part, *, arguments: bool) -> str:
-    name = f"{part.name}<{', '.join(part.arguments)}>" if arguments and part.arguments is not None else part.name
-    return f"<{name} as {part.trait}>" if part.trait else name
+def _joined(parts: Iterable[Part], *, arguments: bool) -> str:
+    path = ""
+    for part in parts:
+        name = f"{part.name}<{', '.join(part.arguments)}>" if arguments and part.arguments is not None else part.name
+        path = f"{path}::{name}" if path else name
+        if part.trait:
+            path = f"<{path} as {part.trait}>"
+    return path
 
 
 @functools.lru_cache(maxsize=1 << 12)
@@ -224,7 +229,7 @@ def _implementation(inner: str, depth: int) -> list[Part]:
             raise Unreadable
         parts = list(spelling.parts)
     except Unreadable:
-        parts = [Part(name=tight(inner))]
+        parts = [Part(name=inner.strip())]
     if trait:
         parts[-1] = replace(parts[-1], trait=trait)
     return parts
@@ -316,6 +321,9 @@ def _fit_name(asked: str, name: str) -> Fit | None:
         return Fit.EXACT
     if asked.startswith("~") == name.startswith("~") and ALIASES.get(asked.lstrip("~"), ("", ()))[0] == name.lstrip("~"):
         return Fit.LOOSE
+    same = None if name.startswith("~") or name.isidentifier() else fit_type(asked, name)
+    if same is Fit.EXACT or same is Fit.LOOSE:
+        return same  # what a trait is implemented for, when that is no path: [u8], &str
     wanted, there = _LAMBDA.fullmatch(asked), _LAMBDA.fullmatch(name)
     if wanted and there and wanted["number"] in (None, there["number"]):
         if wanted["types"] is None:
