@@ -17,13 +17,13 @@ from coral.procfs.table import ProcessTable
 
 
 @asynccontextmanager
-async def collectors_on(engine: Engine) -> AsyncIterator[Collectors]:
-    """Running collectors over an engine, with everything below them real."""
+async def collectors_on(engine: Engine, *, limit: int = 4) -> AsyncIterator[Collectors]:
+    """Running collectors over an engine, with everything below them real; at most ``limit`` at once."""
     async with Parser() as parser:
         processes = Processes(ProcessTable(), "test")
         attacher = Attacher(engine, Resolver(parser), processes)
         collectors = Collectors(
-            agent_id="test", engine=engine, attacher=attacher, processes=processes, window_bytes=1 << 20, limit=4
+            agent_id="test", engine=engine, attacher=attacher, processes=processes, window_bytes=1 << 20, limit=limit
         )
         running = asyncio.create_task(collectors.run())
         try:

@@ -33,12 +33,14 @@ class Load(Protocol):
     Attributes:
         name: Of the program.
         service: What its processes are called.
-        image: The copy that runs.
+        image: The copy that runs, or that of the library whose functions are looked at.
+        library: Base name of that library; empty for the program.
     """
 
     name: str
     service: str
     image: Path
+    library: str
 
     def pids(self) -> list[int]:
         """Its processes, those that live as long as it does first."""
@@ -88,6 +90,7 @@ class NginxLoad:
     service: str
     image: Path
     name: str = "nginx"
+    library: str = ""
 
     def __post_init__(self) -> None:
         self._digest = self._fetch()
@@ -127,6 +130,7 @@ class RedisLoad:
     service: str
     image: Path
     name: str = "redis"
+    library: str = ""
 
     def __post_init__(self) -> None:
         self._digest = self._script()
@@ -194,6 +198,7 @@ class PostgreSQLLoad:
     service: str
     image: Path
     name: str = "postgres"
+    library: str = ""
 
     def __post_init__(self) -> None:
         self._done = 0
@@ -253,6 +258,7 @@ class CaddyLoad:
     service: str
     image: Path
     name: str = "caddy"
+    library: str = ""
     _digest: str = ""
 
     def begin(self) -> None:
