@@ -10,6 +10,7 @@ from pathlib import Path
 
 from coral.model.addresses import Address, FileOffset
 from coral.model.errors import FailedPrecondition, PermissionDenied
+from coral.procfs.below_root import open_below, open_regular, open_root
 from coral.procfs.files import PROC, ProcessGone, read_file
 from coral.procfs.memory import MemoryFault, read_memory
 from coral.procfs.stat import read_stat
@@ -172,7 +173,7 @@ def open_module(pid: int, mapping: Mapping) -> int:
     tried = []
     for path in _ways_to(pid, mapping):
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = _opened(pid, path)
         except OSError as error:
             tried.append(f"{path}: {error.strerror}")
             continue
@@ -187,6 +188,18 @@ def open_module(pid: int, mapping: Mapping) -> int:
         hint="Run the agent as root, or give it CAP_CHECKPOINT_RESTORE and CAP_SYS_PTRACE.",
         details={"tried": "; ".join(tried)},
     )
+
+
+def _opened(pid: int, way: str) -> int:
+    """Opens for reading what is a regular file: opening a device may already do something, and a mapping may be of one."""
+    root = f"/proc/{pid}/root/"
+    if not way.startswith(root):
+        return open_regular(way)
+    root_fd = open_root(pid)
+    try:
+        return open_below(root_fd, way.removeprefix(root.rstrip("/")))
+    finally:
+        os.close(root_fd)
 
 
 def _ways_to(pid: int, mapping: Mapping) -> Iterable[str]:

@@ -179,6 +179,15 @@ def test_a_file_in_another_mount_namespace_is_opened(actor_path: Path, private_m
         child.communicate(b"q")
 
 
+def test_a_device_that_is_mapped_is_not_opened() -> None:
+    """Opening some devices does something; that one is mapped makes it no file to read functions from."""
+    with open("/dev/zero", "rb") as device, mmap.mmap(device.fileno(), mmap.PAGESIZE, mmap.MAP_PRIVATE, mmap.PROT_READ):
+        (mapping,) = (each for each in read_maps(os.getpid()) if each.path == "/dev/zero")
+        with pytest.raises(FailedPrecondition) as refused:
+            open_module(os.getpid(), mapping)
+    assert f"/proc/{os.getpid()}/root/dev/zero: not a regular file" in refused.value.details["tried"]
+
+
 _OPEN_OWN_MODULES = """
 import os
 from coral.procfs.maps import modules, open_module
