@@ -31,11 +31,13 @@ FUNCTIONS = {
     "leaps": "leaps_out",
     "leaves": "leaves_thread",
     "cancels": "is_cancelled",
-    "produces": "_Z7producell",
+    "produces": "produce",
     "steps": "one_step",
     "fibres": "on_a_fibre",
     "terminates": "must_not_throw",
     "lambdas": "Callable::operator()",
+    "sums": "sum_of",
+    "pushes": "Stack::push",
     "slows": "slow_catch",
 }
 _SLICE = [

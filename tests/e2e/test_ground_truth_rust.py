@@ -20,6 +20,7 @@ FUNCTIONS = {
     "matches": "matches_many",
     "tails": "ends_in_a_call",
     "lasts": "last_of_all",
+    "generics": "larger_of",
     "closures": "applies",
     "traits": "<hazards::Square as hazards::Shape>::area",
     "dynamic": "<hazards::Circle as hazards::Shape>::area",
