@@ -20,6 +20,8 @@ from coral.model.errors import FailedPrecondition
 _BUILDINFO_MAGIC = b"\xff Go buildinf:"
 _BUILDINFO_INLINE = 2
 
+_ADDRESS_END = 1 << 47  # of a process on x86-64; the kernel maps no segment behind it
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
@@ -73,13 +75,14 @@ class ElfFile:
         self.segments = tuple(
             Segment(
                 vaddr=program.vaddr,
-                file_offset=program.file_offset,
+                # Some have nothing in the file, and are said to lie behind its end.
+                file_offset=FileOffset(min(program.file_offset, len(self.data))),
                 file_size_bytes=min(program.file_size_bytes, max(0, len(self.data) - program.file_offset)),
                 executable=bool(program.flags & 1),
                 writable=bool(program.flags & 2),
             )
             for program in self.headers.programs
-            if program.type == PT_LOAD
+            if program.type == PT_LOAD and program.vaddr + program.file_size_bytes <= _ADDRESS_END
         )
         self._executable = tuple(segment for segment in self.segments if segment.executable)
 
