@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from coral.elf import names
+from coral.elf import gorules
 from coral.elf.arch.x86_64_text import text
 from coral.elf.listing import entries_only, language_of, refused
-from coral.elf.plan import plan_functions
+from coral.elf.plan import find, plan_functions
 from coral.elf.program import Program
 from coral.elf.symbols import Function
 from coral.model.addresses import FileOffset, Vaddr
@@ -35,7 +35,7 @@ def explain(program: Program, wanted: str, *, library: str = "") -> FunctionExpl
     name, language, hint = wanted, "", ""
     plan: FunctionPlan | None = None
     try:
-        match = names.find(program.symbols, wanted, program.file.path)
+        match = find(program, wanted)
         functions, name = match.functions, match.demangled
         language = language_of(program, match)
         plan = plan_functions(program, match.name, match.functions, library=library)
@@ -58,7 +58,7 @@ def explain(program: Program, wanted: str, *, library: str = "") -> FunctionExpl
         addresses=tuple(_address(program, function) for function in functions),
         sites=tuple(_site(program, site) for site in plan.sites[:_MOST_SITES]) if plan else (),
         symbol_sources=tuple(program.symbols.sources),
-        notes=tuple(program.symbols.notes),
+        notes=(*program.symbols.notes, *filter(None, [gorules.inlined_too(program, plan.name) if plan else ""])),
     )
 
 

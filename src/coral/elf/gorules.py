@@ -35,6 +35,7 @@ _SETS_GOROUTINE = frozenset(
     for name in ("sigtrampgo", "needm", "needAndBindM", "dropm", "dropmAtExit", "adjustSignalStack", "badsignal")
 )
 _ABI0 = ".abi0"
+_MOST_NAMED = 10
 _RETURNED_INTO = frozenset(("runtime.goexit", "runtime.goexit.abi0"))
 
 
@@ -112,6 +113,31 @@ def entered_inside(program: Program, function: Function, body: Body) -> str:
         if target in body.instructions and not any(start < behind <= end for start, end in own):
             return f"is also entered in its middle, at +{target - function.vaddr:#x}"
     return ""
+
+
+def explain_absence(program: Program, text: str) -> FailedPrecondition | None:
+    """Why a Go program has no function of a name: it is built by an old Go, or the function was inlined; None otherwise."""
+    if program.go.old:
+        return too_old(program)
+    holders = program.inlined.holders(text)
+    if not holders:
+        return None
+    more = f" and {len(holders) - 1:,} more" if len(holders) > 1 else ""
+    return FailedPrecondition(
+        f"{printable(text)!r} has no code of its own in {program.file.path}: it was inlined into its callers, "
+        f"e.g. {printable(holders[0])}{more}.",
+        hint=f"Name {printable(holders[0])} instead, or mark the function //go:noinline (or build with -gcflags=-l).",
+        details={"callers": "\n".join(map(printable, holders[:_MOST_NAMED]))},
+    )
+
+
+def inlined_too(program: Program, name: str) -> str:
+    """What to say of a function that has code of its own and was inlined elsewhere too, as a sentence; else empty."""
+    holders = [holder for holder in program.inlined.holders(name, whole=True) if holder != name]
+    if not holders:
+        return ""
+    more = f" and {len(holders) - 1:,} more functions" if len(holders) > 1 else ""
+    return f"Calls from {printable(holders[0])}{more}, into which it was inlined, are not seen."
 
 
 def too_old(program: Program) -> FailedPrecondition | None:

@@ -27,11 +27,22 @@ def plan(program: Program, text: str, *, library: str = "") -> FunctionPlan:
         AmbiguousName: There are several.
         FailedPrecondition: It cannot be probed; the message says why.
     """
-    try:
-        match = names.find(program.symbols, text, program.file.path)
-    except (NotFound, FailedPrecondition) as error:
-        raise gorules.too_old(program) or error from error
+    match = find(program, text)
     return plan_functions(program, match.name, match.functions, library=library)
+
+
+def find(program: Program, text: str) -> names.Match:
+    """The function that ``text`` means.
+
+    Raises:
+        NotFound: There is none.
+        AmbiguousName: There are several.
+        FailedPrecondition: It has no code that could be probed.
+    """
+    try:
+        return names.find(program.symbols, text, program.file.path)
+    except (NotFound, FailedPrecondition) as error:
+        raise gorules.explain_absence(program, text) or error from error
 
 
 def plan_functions(program: Program, name: str, functions: tuple[Function, ...], *, library: str = "") -> FunctionPlan:

@@ -9,6 +9,7 @@ from coral.elf.arch import Architecture, Flow, Instruction
 from coral.elf.arch.x86_64 import X8664
 from coral.elf.file import ElfFile
 from coral.elf.frames import FrameTable
+from coral.elf.goinline import InlineTrees
 from coral.elf.gotable import GoTable
 from coral.elf.image import OpenFile
 from coral.elf.references import References
@@ -46,6 +47,7 @@ class Program:
         self.go = GoTable(file)
         if self.go and not self.symbols.at(self.go.first):
             self.symbols.add_functions(".gopclntab", self.go.functions())
+        self.inlined = InlineTrees(file, self.go)
 
     def unwinding(self, vaddr: int) -> Unwinding | None:
         """What .eh_frame says of the code at ``vaddr``; None when it says nothing that is understood."""

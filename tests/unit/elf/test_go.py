@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support import elf_images
 
+from coral.elf import gorules
 from coral.elf.program import Program
 from coral.model.errors import FailedPrecondition
 from coral.model.site import Method, Pairing, SiteKind
@@ -89,6 +90,21 @@ def test_what_cannot_be_counted_is_refused(built: tuple[Path, Program], name: st
     """Where entries are not calls, or calls not entries, nothing is counted."""
     with pytest.raises(FailedPrecondition, match=why):
         elf_images.plan_of(built[1], name)
+
+
+def test_a_function_that_was_inlined_says_so(built: tuple[Path, Program]) -> None:
+    """It has no code, and its callers are named; of one that has some too, the calls that are not seen are told."""
+    image = built[1]
+    if "main.inlined" in image.symbols.by_name:  # without optimization nothing is inlined
+        assert elf_images.plan_of(image, "main.inlined").method is Method.RET_SITES
+        assert not gorules.inlined_too(image, "main.partly")
+        return
+    for text in ("main.inlined", "inlined"):
+        with pytest.raises(FailedPrecondition, match=r"has no code of its own.*inlined into its callers, e\.g\. main\.holds"):
+            elf_images.plan_of(image, text)
+    assert gorules.inlined_too(image, "main.partly") == "Calls from main.holds, into which it was inlined, are not seen."
+    assert gorules.inlined_too(image, "main.leaf") == ""
+    assert elf_images.plan_of(image, "main.partly").method is Method.RET_SITES
 
 
 @pytest.mark.parametrize("name", ["runtime.memmove", "internal/bytealg.IndexByte.abi0", "runtime.usleep.abi0"])

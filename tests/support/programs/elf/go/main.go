@@ -85,10 +85,20 @@ func largest[T int | float64](values []T) T {
 	return best
 }
 
+// inlined is small enough to have no code of its own; partly has some, for those who call it by a variable.
+func inlined(a int) int { sink += a; return sink }
+
+func partly(a int) int { sink -= a; return sink }
+
+//go:noinline
+func holds(a int) int { return inlined(a) + partly(a) }
+
+var byVariable = partly
+
 func main() {
 	c := &counter{}
 	n := len(os.Args)
 	f := largest([]float64{1, 2, float64(n)})
 	os.Exit((leaf(n) + withFrame(n) + withLargeFrame(n) + recovers(n) + switched(n) + panics([]int{1, 2, 3}, n) +
-		c.add(n) + largest([]int{1, 2, n}) + int(f)) & 1)
+		c.add(n) + holds(n) + byVariable(n) + largest([]int{1, 2, n}) + int(f)) & 1)
 }

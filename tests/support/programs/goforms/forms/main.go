@@ -171,7 +171,7 @@ func Deferred(x int) (result int) {
 }
 
 // tiny is inlined wherever it is called, unless inlining is switched off.
-func tiny(x int) int { return x ^ 5 }
+func tiny(x int) int { sink = append(sink[:0], x); return sink[0] ^ 5 }
 
 // AddAssembly and Spin are in assembly: one calls nothing, the other is called by it.
 func AddAssembly(a, b int) int
