@@ -113,6 +113,9 @@ class LiveSession:
         feed: Its events on their way to followers.
         collectors: In the order in which they started.
         slowest: Its slowest events, longest first, as ``events.batch.rows`` gives them.
+        newcomers: Hosts that may have come to see the service since it began, and are not part of it yet.
+        joining: Those of them that are being attached now.
+        news: Set when there are newcomers.
         ending: Set when somebody asked for the end.
         ended: Set when it has ended and that is written.
     """
@@ -122,6 +125,9 @@ class LiveSession:
     feed: Feed
     collectors: dict[str, LiveCollector] = field(default_factory=dict)
     slowest: list[dict[str, Any]] = field(default_factory=list)
+    newcomers: set[str] = field(default_factory=set)
+    joining: set[str] = field(default_factory=set)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
     ending: Ending | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -233,6 +239,8 @@ class SessionBook:
     def add_collector(self, live: LiveSession, collector: LiveCollector) -> None:
         """Takes a further collector into a session, and queues its rows for writing."""
         live.collectors[collector.collector_id] = collector
+        if any(other.agent_id != collector.agent_id for other in live.collectors.values()):
+            live.session = replace(live.session, agent_id="")
         seen, session_id, boot_id = collector.view(), live.session_id, collector.boot_id
         session = live.view()
 

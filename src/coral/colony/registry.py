@@ -37,6 +37,11 @@ class Registry:
         self._entries: dict[str, _Entry] = {}
         self._unwritten: dict[str, int] = {}
         self._changed: set[str] = set()
+        self._listeners: list[Callable[[str], None]] = []
+
+    def on_services(self, listener: Callable[[str], None]) -> None:
+        """Calls ``listener`` with the id of an agent that registered, or whose processes of services are others than before."""
+        self._listeners.append(listener)
 
     async def load(self) -> None:
         """Reads what was known. An agent that was heard of just before the restart counts as online until it is overdue."""
@@ -66,6 +71,7 @@ class Registry:
             directory.put_services(connection, {agent.agent_id: seen})
 
         await self._control.write(write)
+        self._tell(agent.agent_id)
         return epoch, known.agent.boot_id if known else ""
 
     def heartbeat(self, agent_id: str, epoch: int, services: Sequence[Service]) -> bool:
@@ -85,6 +91,7 @@ class Registry:
         if seen != entry.services:
             entry.services = seen
             self._changed.add(agent_id)
+            self._tell(agent_id)
         return True
 
     def flush(self) -> None:
@@ -155,6 +162,11 @@ class Registry:
         hosts = [entry for entry in online if any(_live(service, service_name) for service in entry.services)]
         return [self._view(entry) for entry in hosts or online]
 
+    def sees(self, agent_id: str, service_name: str) -> bool:
+        """Whether an agent is online and sees a live instance of a service."""
+        entry = self._entries.get(agent_id)
+        return entry is not None and self._is_online(entry) and any(_live(each, service_name) for each in entry.services)
+
     def offline_hosts_of(self, service_name: str) -> list[str]:
         """The ids of the agents that saw a live instance of a service before they went offline."""
         return sorted(
@@ -162,6 +174,10 @@ class Registry:
             for agent_id, entry in self._entries.items()
             if not self._is_online(entry) and any(_live(service, service_name) for service in entry.services)
         )
+
+    def _tell(self, agent_id: str) -> None:
+        for listener in self._listeners:
+            listener(agent_id)
 
     def _is_online(self, entry: _Entry) -> bool:
         return self._monotonic() - entry.heard_at < self._offline_after_s

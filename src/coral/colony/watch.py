@@ -1,8 +1,8 @@
 """The life of a running session, seen from the colony: a stream per collector until each has ended, then the session's end.
 
 An agent holds its deadlines alone. The colony only listens: it resumes streams after the sequence that the database holds,
-starts a successor when an agent comes back without the collector, and gives up on an agent of which there is no word long
-after the deadline.
+starts a successor when an agent comes back without the collector, takes in hosts on which the service appears meanwhile, and
+gives up on an agent of which there is no word long after the deadline.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from coral.colony.registry import Registry
 from coral.model.errors import CoralError, NotFound, Unavailable
 from coral.model.service import Agent
 from coral.model.session import ReasonCode, Status
+from coral.wire._generated.colony.v1 import debug_pb2
 
 _log = structlog.get_logger(__name__)
 GRACE_S = 5.0
@@ -56,6 +57,7 @@ class Watch:
         self._silent_s = silent_s
         self._grace_s = grace_s
         self._began_ns = time.time_ns()
+        registry.on_services(self._services_changed)
 
     def agent_came(self, agent_id: str, *, reborn: bool) -> None:
         """Makes the watches over an agent's collectors look anew: it has registered, perhaps (``reborn``) in a new life."""
@@ -69,8 +71,15 @@ class Watch:
     async def session(self, live: LiveSession) -> None:
         """Follows a session until it has ended and that is written."""
         async with asyncio.TaskGroup() as group:
-            for collector in live.current():
-                group.create_task(self._agent(live, collector))
+            hosts = {group.create_task(self._agent(live, collector)) for collector in live.current()}
+            while hosts:
+                news = group.create_task(live.news.wait())
+                done, _ = await asyncio.wait({news, *hosts}, return_when=asyncio.FIRST_COMPLETED)
+                news.cancel()
+                hosts -= done
+                live.news.clear()
+                for agent_id in live.newcomers - live.joining:
+                    hosts.add(group.create_task(self._newcomer(live, agent_id)))
         backoff = Backoff()
         while not live.ended.is_set():
             try:
@@ -79,6 +88,51 @@ class Watch:
                 _log.warning("a session's end waits for the database", session_id=live.session_id, error=str(error))
                 await asyncio.sleep(backoff.pause_s())
         _log.info("session ended", session_id=live.session_id, status=live.session.status)
+
+    def _services_changed(self, agent_id: str) -> None:
+        """Has the sessions of services that an agent sees, and that do not run there yet, try it."""
+        for live in self._book:
+            narrowed = bool(debug_pb2.AttachUprobeRequest.FromString(live.request).agent_id)
+            known = any(collector.agent_id == agent_id for collector in live.current())
+            if not narrowed and not known and self._registry.sees(agent_id, live.session.service_name):
+                live.newcomers.add(agent_id)
+                live.news.set()
+
+    async def _newcomer(self, live: LiveSession, agent_id: str) -> None:
+        """Takes a host into a session, if it can be attached there, and follows it. One that cannot is tried again when the
+        processes of services on it change.
+        """
+        live.newcomers.discard(agent_id)
+        known = any(collector.agent_id == agent_id for collector in live.current())
+        if known or live.remaining_s() <= _WORTHWHILE_S or live.ending is not None:
+            return
+        live.joining.add(agent_id)
+        try:
+            agent = self._registry.online(agent_id)
+            with self._collectors.starting([agent_id]):
+                collector, _ = await self._collectors.start(live, agent)
+                self._book.add_collector(live, collector)
+        except CoralError as error:
+            _log.info("host not taken in", agent_id=agent_id, session_id=live.session_id, error=str(error))
+            return
+        finally:
+            live.joining.discard(agent_id)
+            if agent_id in live.newcomers:
+                live.news.set()
+        _log.info("host taken in", agent_id=agent_id, session_id=live.session_id, collector_id=collector.collector_id)
+        self._book.report(live, collector, collector.instances, active=collector.status is Status.ACTIVE)
+        live.feed.publish(None)
+        await self._stop_if_ending(live, agent, collector)
+        await self._agent(live, collector)
+
+    async def _stop_if_ending(self, live: LiveSession, agent: Agent, collector: LiveCollector) -> None:
+        """Ends the collector of a session whose end was asked for while it was being started."""
+        if live.ending is None:
+            return
+        try:
+            await self._collectors.stop(agent, collector.collector_id)
+        except CoralError as error:  # it detaches by itself at the deadline
+            _log.warning("detach not confirmed", collector_id=collector.collector_id, error=str(error))
 
     async def _agent(self, live: LiveSession, collector: LiveCollector) -> None:
         """Follows a collector and its successors on the same agent."""

@@ -139,6 +139,61 @@ def test_several_agents(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_hosts_that_come_later(tmp_path: Path) -> None:
+    """A host that registers, or starts to see the service, while a session runs becomes part of it within a second, unless
+    the session was narrowed; one that cannot be attached is tried again when its processes change.
+    """
+
+    async def run() -> None:
+        async with (
+            SyntheticAgent("a") as first,
+            SyntheticAgent("b") as second,
+            SyntheticAgent("c", services=["other"]) as third,
+            running_colony(tmp_path) as colony,
+            ColonyClient(colony) as client,
+        ):
+            await first.report_to(colony)
+            wide = (await client.attach(attach_request())).session_id
+            narrow = (await client.attach(attach_request(agent_id="a"))).session_id
+            assert (await client.session(wide)).agent_id == "a"
+
+            async def hosts(session_id: str) -> list[str]:
+                return sorted(one.agent_id for one in (await client.session(session_id)).collectors)
+
+            async def reached(*agent_ids: str) -> bool:
+                return await hosts(wide) == list(agent_ids)
+
+            third.refuse = NotFound("No such function.")
+            await second.report_to(colony)
+            await third.report_to(colony)
+            await eventually(lambda: reached("a", "b"), within_s=1)
+            third.services = ["checkout"]
+            await eventually(lambda: _true(third.started), within_s=1)
+            third.refuse = None
+            third.services = ["checkout", "other"]
+            await eventually(lambda: reached("a", "b", "c"), within_s=1)
+            assert await hosts(narrow) == ["a"]
+            for agent in (first, second, third):
+                next(one for one in agent.collectors.values() if one.request.session_id == wide).emit([1000] * 5)
+            await client.detach(wide)
+            session = await ended(client, wide)
+            assert (session.agent_id, session.status, session.ledger.stored, session.ledger.balanced) == (
+                "",
+                "detached",
+                15,
+                True,
+            )
+            assert len(third.started) == 2
+            listed = await table(client, f"SELECT agent_id FROM debug_collectors WHERE session_id = '{wide}' ORDER BY ALL")
+            assert [row["agent_id"] for row in listed] == ["a", "b", "c"]
+
+    asyncio.run(run())
+
+
+async def _true(value: object) -> bool:
+    return bool(value)
+
+
 @pytest.mark.parametrize(
     ("raised", "expected"),
     [
