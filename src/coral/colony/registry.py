@@ -40,7 +40,7 @@ class Registry:
         self._listeners: list[Callable[[str], None]] = []
 
     def on_services(self, listener: Callable[[str], None]) -> None:
-        """Calls ``listener`` with the id of each agent that registers, or whose processes of services are no longer the same."""
+        """Calls ``listener`` with the id of each agent that registers, or whose services have other processes than before."""
         self._listeners.append(listener)
 
     async def load(self) -> None:
