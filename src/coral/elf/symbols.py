@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +16,7 @@ from coral.model.addresses import Vaddr
 from coral.model.errors import FailedPrecondition
 
 _NEST = 8
+_CROWD = 8
 _MOST_FUNCTIONS = 3_000_000
 
 
@@ -86,7 +86,8 @@ class SymbolTable:
         self.notes: tuple[str, ...] = ()
         self.wanted = ""
         self._frames = frames
-        self._by_vaddr: dict[int, list[Function]] = defaultdict(list)
+        self._by_vaddr: dict[int, list[Function]] = {}
+        self._crowded: dict[int, set[str]] = {}
         self._count = 0
 
     def add_table(self, source: str, symbols: Symbols, versions: Mapping[int, Version] | None = None) -> None:
@@ -114,34 +115,39 @@ class SymbolTable:
         Raises:
             FailedPrecondition: There are absurdly many.
         """
-        if sum(map(self._add, functions)):
+        before, frames = self._count, self._frames
+        for function in functions:
+            if self._known(function.name, function.vaddr):
+                continue
+            if not function.size_bytes and frames is not None and (size := frames.size_at(function.vaddr)):
+                function = replace(function, size_bytes=size)
+            self._by_vaddr.setdefault(function.vaddr, []).append(function)
+            self.by_name.setdefault(function.name, []).append(function)
+            self._count += 1
+            if self._count > _MOST_FUNCTIONS:
+                raise FailedPrecondition(
+                    f"It names more than {_MOST_FUNCTIONS:,} functions.",
+                    hint="No program is known to: look where it is from.",
+                )
+        if self._count > before:
             self.sources += (source,)
             self.__dict__.pop("_starts", None)
 
-    def _add(self, function: Function) -> bool:
-        """Whether the function was new."""
-        same_place = self._by_vaddr[function.vaddr]
-        for other in same_place:
-            if other.name == function.name:
-                return False
-        self._count += 1
-        if self._count > _MOST_FUNCTIONS:
-            raise FailedPrecondition(
-                f"It names more than {_MOST_FUNCTIONS:,} functions.", hint="No program is known to: look where it is from."
-            )
-        if not function.size_bytes and self._frames is not None and (size := self._frames.size_at(function.vaddr)):
-            function = replace(function, size_bytes=size)
-        same_place.append(function)
-        namesakes = self.by_name.get(function.name)
-        if namesakes is None:
-            self.by_name[function.name] = [function]
-        else:
-            namesakes.append(function)
-        return True
+    def _known(self, name: str, vaddr: int) -> bool:
+        """Whether a function of this name begins there; takes as long wherever many names are for one place."""
+        there = self._by_vaddr.get(vaddr)
+        if there is None:
+            return False
+        if len(there) <= _CROWD:
+            return any(function.name == name for function in there)
+        names = self._crowded.setdefault(vaddr, set())
+        if len(names) < len(there):
+            names.update(function.name for function in there[len(names) :])
+        return name in names
 
     @cached_property
     def _starts(self) -> list[int]:
-        return sorted(vaddr for vaddr, functions in self._by_vaddr.items() if functions)
+        return sorted(self._by_vaddr)
 
     def __len__(self) -> int:
         return len(self.by_name)
@@ -194,15 +200,16 @@ def _functions(symbols: Symbols, versions: Mapping[int, Version]) -> Iterator[Fu
         strict=True,
     )
     for index, name, vaddr, size, local, chooser, source in rows:
-        # Older binutils write versions into the names of .symtab: two at-signs before the default one.
-        plain, at, version = name.partition("@")
-        old = bool(at) and not version.startswith("@")
-        if not plain:
+        if not name:
             continue
+        if "@" in name:
+            # Older binutils write versions into the names of .symtab: two at-signs before the default one.
+            plain, _, version = name.partition("@")
+            name = plain if version.startswith("@") else name
         if index in versions and versions[index].hidden:
-            old, version = True, versions[index].name
+            name = f"{name}@{versions[index].name}"
         yield Function(
-            name=f"{plain}@{version}" if old else plain,
+            name=name,
             vaddr=Vaddr(vaddr),
             size_bytes=size,
             local=local,
