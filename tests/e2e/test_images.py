@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from support import build, rpc
+from support.launch import living
 from support.observe import counted, every_call_stored, ledger_faults
-from support.stack import SplitStack
+from support.stack import SplitStack, Stack
 from support.target import running, unique_service
 from support.text import changed_text
 
@@ -45,6 +46,50 @@ def test_program_that_is_written_over_in_place(split: SplitStack, tmp_path: Path
         assert new.finish() == 0
     assert ledger_faults(document["ledger"]) == []
     assert counted(document["ledger"]) == every_call_stored(500)
+
+
+def test_program_that_is_written_over_at_once(stack: Stack, tmp_path: Path) -> None:
+    """A new version that is written into the file the moment the old one has ended waits for the old probes to go."""
+    program, service = tmp_path / "program", unique_service("program")
+    program.write_bytes(build.c_program("loop").read_bytes())
+    program.chmod(0o755)
+    with running(build.c_program("loop"), "--calls", 10, service=service) as steady:
+        with running(program, "--calls", 300, service=service) as old:
+            session_id = rpc.attach(stack.colony, service, "work").session_id
+            assert old.run()["wrong"] == 0
+            assert old.finish() == 0
+        with program.open("r+b") as file:
+            file.write(build.c_program("forks").read_bytes())
+            file.truncate()
+        with running(program, "--children", 0, "--calls", 200, service=unique_service("another")) as new:
+            assert changed_text(new.pid) == []
+            assert new.run()["calls"] == 200
+            assert new.finish() == 0
+        assert steady.run()["wrong"] == 0
+        document = stack.cli.stop(session_id)
+        assert steady.finish() == 0
+    assert ledger_faults(document["ledger"]) == []
+    assert counted(document["ledger"]) == every_call_stored(310)
+
+
+def test_library_that_is_written_over_in_place(stack: Stack, tmp_path: Path) -> None:
+    """Who writes a library that a probed process has loaded is let in once its probes are gone, and that is said."""
+    library = tmp_path / "libshared.so"
+    library.write_bytes(build.c_library("shared").read_bytes())
+    with living() as target:
+        target.do(f"load {library}")
+        session_id = rpc.attach(stack.colony, target.service, "libshared.so!shared_work").session_id
+        assert target.do("call 50")["wrong"] == 0
+        with library.open("r+b") as file:
+            assert changed_text(target.pid) == []
+            file.write(build.c_library("shared").read_bytes())
+        assert target.do("call 50")["wrong"] == 0
+        document = stack.cli.stop(session_id)
+        assert target.exit(3) == 3
+    (instance,) = document["collectors"][0]["instances"]
+    assert (instance["status"], "written over" in instance["reason"]) == ("failed", True)
+    assert ledger_faults(document["ledger"]) == []
+    assert counted(document["ledger"]) == every_call_stored(50)
 
 
 def test_no_file_stays_open(split: SplitStack) -> None:

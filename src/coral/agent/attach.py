@@ -11,9 +11,11 @@ from weakref import WeakSet
 
 from coral.agent.clock import boot_ns
 from coral.agent.collector import Collector, Group, Tracked
+from coral.agent.leases import Leases
 from coral.agent.processes import Processes
 from coral.agent.readback import breakpoints, refuse_debugged
 from coral.agent.resolve import FunctionName, LibraryNotLoaded, Located, Resolver
+from coral.elf.image import ImageKey
 from coral.kernel.engine import Attachment, Engine
 from coral.model.addresses import FileOffset
 from coral.model.errors import CoralError, FailedPrecondition, NotFound
@@ -40,6 +42,7 @@ class Attacher:
         self._resolver = resolver
         self._processes = processes
         self._joined: WeakSet[Collector] = WeakSet()
+        self.leases = Leases()
 
     async def join(self, collector: Collector, entries: Sequence[Entry]) -> list[CoralError]:
         """Attaches the collector in those of ``entries`` that it does not have yet.
@@ -121,6 +124,40 @@ class Attacher:
             used = set(mine) if group.by_process else {0} if mine else set()
             for scope in group.attachments.keys() - used:
                 await asyncio.to_thread(group.attachments.pop(scope).detach)
+            if not group.attachments:
+                self.leases.give_back(group.fd)
+
+    async def yield_to_writer(self, collector: Collector, fd: int) -> None:
+        """Takes the probes out of a file that somebody waits to write in place.
+
+        Args:
+            collector: Whose image it may be.
+            fd: Of the image; nothing happens when it is none of the collector's, or is not waited for any more.
+        """
+        async with collector.changing:
+            for group in collector.groups.values():
+                if group.fd != fd or collector.ended.is_set() or not self.leases.is_wanted(fd):
+                    continue
+                for tracked in list(collector.tracked.values()):
+                    if tracked.group is group and tracked.instance.status is InstanceStatus.ATTACHED:
+                        self._engine.remove_member(collector.slot, tracked.id.pid)
+                        reason = "its file is being written over in place, so that its probes were taken out"
+                        collector.update(tracked, status=InstanceStatus.FAILED, reason=reason)
+                await asyncio.to_thread(self.close_links, [collector], only=group)
+
+    def close_links(self, collectors: Iterable[Collector], *, only: Group | None = None) -> None:
+        """Detaches, and lets writers of the files in. Blocking, up to some 100 ms for each link.
+
+        Args:
+            collectors: Whose links.
+            only: One image; all when None.
+        """
+        for collector in collectors:
+            for group in collector.groups.values():
+                if only is None or group is only:
+                    while group.attachments:
+                        group.attachments.popitem()[1].detach()
+                    self.leases.give_back(group.fd)
 
     async def _attach(self, collector: Collector, process: Process, located: Located, service_pids: Sequence[int]) -> None:
         pid = process.id.pid
@@ -133,7 +170,8 @@ class Attacher:
                 build_id=located.info.build_id,
                 image_id=located.info.image_id,
                 by_process=located.shared and await asyncio.to_thread(_mapped_by_others, located, service_pids),
-                fd=os.dup(located.fd),
+                # Opened anew: a lease belongs to one opening of a file, and other processes hold the one that was parsed.
+                fd=os.open(f"/proc/self/fd/{located.fd}", os.O_RDONLY | os.O_CLOEXEC),
             )
         since_boot_ns = boot_ns()
         # A member first: from here on its children are members too, and nothing is counted before the links are there.
@@ -185,7 +223,12 @@ class Attacher:
         probed = self._probed(group.key.inode)
         sites = [site for site in attached_sites(collector, group) if site.offset not in probed]
         await asyncio.to_thread(refuse_debugged, group.key, sites, pid=scope)
+        if not group.attachments:
+            self.leases.take(group.fd)
         try:
+            now = ImageKey.of_fd(group.fd)
+            if (now.size, now.mtime_ns) != (group.key.size, group.key.mtime_ns):
+                raise FailedPrecondition(f"The file of {group.plan.name} was changed while it was read.", hint="Try again.")
             return await asyncio.to_thread(
                 self._engine.attach,
                 collector.slot,

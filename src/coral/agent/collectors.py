@@ -99,14 +99,16 @@ class Collectors:
 
     async def run(self) -> None:
         """Drains, follows processes and ends collectors, until cancelled; then every probe is gone."""
-        try:
-            async with self._tasks:
-                self._tasks.create_task(self._pump.run())
-                self._tasks.create_task(self._housekeeping())
-                self._ready.set()
-        finally:
-            # What matters now is that nothing stays in any process when this one goes.
-            await asyncio.shield(asyncio.to_thread(_close_links, list(self._by_slot.values())))
+        loop = asyncio.get_running_loop()
+        with self._attacher.leases.watched(lambda fd: loop.call_soon_threadsafe(self._make_way, fd)):
+            try:
+                async with self._tasks:
+                    self._tasks.create_task(self._pump.run())
+                    self._tasks.create_task(self._housekeeping())
+                    self._ready.set()
+            finally:
+                # What matters now is that nothing stays in any process when this one goes.
+                await asyncio.shield(asyncio.to_thread(self._attacher.close_links, list(self._by_slot.values())))
 
     async def start(self, spec: ProbeSpec, *, session_id: str, actor: str, of_colony: bool) -> Collector:
         """Starts a collector, or returns the one that this session has here already.
@@ -219,7 +221,7 @@ class Collectors:
         """Detaches, verifies, takes the last events and closes the books."""
         async with collector.changing:
             self._engine.begin_detach(collector.slot)
-            await asyncio.to_thread(_close_links, [collector])
+            await asyncio.to_thread(self._attacher.close_links, [collector])
             await self._pump.flush()
             gone = await asyncio.to_thread(
                 self._engine.forget_calls, collector.slot, lambda keys, values: proven_gone(collector, keys, values)
@@ -241,7 +243,7 @@ class Collectors:
 
     async def _discard(self, collector: Collector) -> None:
         """Takes back what a refused attach has done."""
-        await asyncio.to_thread(_close_links, [collector])
+        await asyncio.to_thread(self._attacher.close_links, [collector])
         await self._pump.flush()
         _close_images(collector)
         self._by_slot.pop(collector.slot, None)
@@ -358,6 +360,11 @@ class Collectors:
                 )
                 collector.count_gone(gone)
 
+    def _make_way(self, fd: int) -> None:
+        """Somebody wants to write a file in place that carries probes."""
+        for collector in self._by_slot.values():
+            self._tasks.create_task(self._attacher.yield_to_writer(collector, fd))
+
     def _bound_windows(self) -> None:
         """Keeps all windows together within their limit, at the cost of the fullest."""
         windows = [collector.window for collector in self._by_id.values()]
@@ -376,14 +383,6 @@ _SENTENCES = {
 
 def _attached(collector: Collector) -> bool:
     return any(instance.status is InstanceStatus.ATTACHED for instance in collector.instances)
-
-
-def _close_links(collectors: Iterable[Collector]) -> None:
-    """Detaches; blocking, up to some 100 ms each."""
-    for collector in collectors:
-        for group in collector.groups.values():
-            while group.attachments:
-                group.attachments.popitem()[1].detach()
 
 
 def _close_images(collector: Collector) -> None:
