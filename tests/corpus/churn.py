@@ -99,7 +99,7 @@ class Figures:
 
 
 def churn(
-    names: Sequence[str], *, count: int, seed: int, progress: Callable[[str], None] = lambda _: None
+    names: Sequence[str], *, count: int, seed: int, every: int = 1, progress: Callable[[str], None] = lambda _: None
 ) -> dict[str, Figures]:
     """Attaches ``count`` functions in all to some programs under load.
 
@@ -109,6 +109,7 @@ def churn(
         names: Of the programs, of ``PROGRAMS``.
         count: How many functions are attached.
         seed: Of the choice.
+        every: 1 to draw from all functions, 8 to draw from every eighth, which is known sooner.
         progress: Told what goes on.
     """
     found: dict[str, Figures] = {}
@@ -121,13 +122,13 @@ def churn(
         for name, load in running.items():
             share = max(1, round(count * PROGRAMS[name][0] / parts))
             progress(f"{name}: {share} functions")
-            found[name] = _churn_one(load, share, random.Random(f"{seed} {name}"))
+            found[name] = _churn_one(load, share, every, random.Random(f"{seed} {name}"))
     return found
 
 
-def _churn_one(load: loads.Load, count: int, chance: random.Random) -> Figures:
+def _churn_one(load: loads.Load, count: int, every: int, chance: random.Random) -> Figures:
     figures = Figures()
-    plans = all_plans(load.image)
+    plans = all_plans(load.image, every=every)
     figures.functions = len(plans)
     before = set(load.pids())
     reached = _reached(load, plans)

@@ -20,23 +20,24 @@ _CHUNK = 1_000
 _KEPT = 8
 
 
-def all_plans(path: Path, *, processes: int = 2) -> list[FunctionPlan]:
-    """A plan for every function that can be probed, by address.
+def all_plans(path: Path, *, every: int = 1, processes: int = 2) -> list[FunctionPlan]:
+    """A plan for every function, or every so many-th, that can be probed, by address.
 
     Blocking: 2 ms for each function, unless it was done before.
 
     Args:
         path: The image.
+        every: 1 for all functions, 8 for every eighth.
         processes: How many work at the same time.
     """
     image = Image.of(path.name, path)
-    kept = BUILD / "plans" / f"{image.digest}-{code_version()}.pickle"
+    kept = BUILD / "plans" / f"{image.digest}-{every}-{code_version()}.pickle"
     if kept.exists():
         found: list[FunctionPlan] = pickle.loads(kept.read_bytes())
         return found
     with ProcessPoolExecutor(processes) as pool:
         count = len(functions(_open(path)))
-        parts = [pool.submit(_plans, path, start) for start in range(0, count, _CHUNK)]
+        parts = [pool.submit(_plans, path, start, every) for start in range(0, count, _CHUNK * every)]
         found = [plan for part in parts for plan in part.result()]
     kept.parent.mkdir(parents=True, exist_ok=True)
     half = kept.with_suffix(".half")
@@ -50,13 +51,13 @@ def all_plans(path: Path, *, processes: int = 2) -> list[FunctionPlan]:
 _opened: dict[Path, Program] = {}
 
 
-def _plans(path: Path, start: int) -> list[FunctionPlan]:
+def _plans(path: Path, start: int, every: int) -> list[FunctionPlan]:
     if path not in _opened:
         _opened.clear()
         _opened[path] = _open(path)
     program = _opened[path]
     found = []
-    for function in functions(program)[start : start + _CHUNK]:
+    for function in functions(program)[start : start + _CHUNK * every : every]:
         try:
             found.append(plan_functions(program, function.name, (function,)))
         except FailedPrecondition:

@@ -1,104 +1,85 @@
-"""Every function of real programs, checked against what objdump says of them."""
+"""A slice of the corpus: functions of real programs, checked against what objdump says of them. ``make corpus`` has all."""
 
 from __future__ import annotations
 
-import bisect
-import re
-import shutil
-from collections import Counter
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
+from corpus import check
+from corpus.listing import Listing, listing
+from corpus.recipes import recipes
 from support import elf_images
 
 from coral.elf import names
 from coral.elf.plan import plan_functions
 from coral.elf.program import Program
 from coral.elf.symbols import Function
-from coral.model.errors import FailedPrecondition
-from coral.model.site import FunctionPlan, Method, SiteKind
+from coral.model.site import FunctionPlan, Method
 
 pytestmark = pytest.mark.programs
 
-_SPLIT = re.compile(r"\.(cold|part)(\.|$)")
+_RECIPES = {recipe.name: recipe for recipe in recipes()}
 _LEAST_SHARE = 0.97
 
 
-def _find(name: str) -> Path:
-    """The real file behind a program's name."""
-    if name == "go":
-        return elf_images.go_tool()
-    versioned = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    found = shutil.which(name) or (str(versioned[-1]) if versioned else "")
-    assert found, f"{name} is not installed"
-    path = Path(found).resolve()
-    assert path.read_bytes()[:4] == b"\x7fELF", f"{path} is no program"
-    return path
-
-
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    ("name", "wanted"),
+    ("name", "every", "wanted"),
     [
-        ("nginx", ("ngx_http_process_request",)),
-        ("redis-server", ("processCommand",)),
-        ("postgres", ("PortalRun", "pg_parse_query")),
-        ("go", ("main.main", "cmd/go/internal/load.(*Package).load")),
+        ("real/nginx", 7, ("ngx_http_process_request",)),
+        ("real/redis", 13, ("processCommand",)),
+        ("real/postgres", 47, ("PortalRun", "pg_parse_query")),
+        ("real/go", 97, ("main.main", "cmd/go/internal/load.(*Package).load")),
     ],
 )
-def test_every_site_is_an_instruction_and_every_exit_leaves(name: str, wanted: tuple[str, ...]) -> None:
+def test_every_site_is_an_instruction_and_every_exit_leaves(name: str, every: int, wanted: tuple[str, ...]) -> None:
     """No site is off objdump's boundaries, every exit is a return or a jump, no return is left out, few are refused."""
-    path = _find(name)
+    path = _RECIPES[name].obtain()
+    image, listed = elf_images.program(path), listing(path)
+    chosen = check.functions(image)[every // 2 :: every]
+    chosen += [names.find(image.symbols, each, name).functions[0] for each in wanted]
+    outcomes = list(check.check(image, listed, chosen))
+    assert [(outcome.name, outcome.faults) for outcome in outcomes if outcome.faults] == []
+    assert [outcome.verdict for outcome in outcomes[-len(wanted) :]] == [Method.RET_SITES.value] * len(wanted)
+    exact = sum(outcome.verdict == Method.RET_SITES.value for outcome in outcomes)
+    assert exact / len(outcomes) > _LEAST_SHARE, [(each.name, each.reason) for each in outcomes if each.reason]
+
+
+def test_the_c_library_with_its_assembly() -> None:
+    """In a static program, with the C library's hand-written code, every 5th function has a verdict that objdump shares."""
+    path = _RECIPES["gcc/static"].obtain()
+    image, listed = elf_images.program(path), listing(path)
+    outcomes = list(check.check(image, listed, check.functions(image)[::5]))
+    assert len(outcomes) > 200
+    assert [(outcome.name, outcome.faults) for outcome in outcomes if outcome.faults] == []
+    assert {outcome.verdict for outcome in outcomes} == {"ret_sites", "entry_only", "refused"}
+
+
+@pytest.fixture(scope="module")
+def shapes() -> tuple[Program, Listing, Function]:
+    """A small program, its listing, and a function of it with several returns."""
+    path = _RECIPES["gcc/O2"].obtain()
     image = elf_images.program(path)
-    listed = elf_images.listing(path)
-    by_offset = {image.file.file_offset(vaddr): text for vaddr, text in listed.items()}
-    returns = sorted(vaddr for vaddr, (_, text) in listed.items() if re.match(r"(repz |bnd )?ret", text))
-    outcomes: Counter[str] = Counter()
-    plans: dict[Function, FunctionPlan] = {}
-    for function, plan, reason in _plans(image):
-        outcomes[reason] += 1
-        if plan is None:
-            continue
-        plans[function] = plan
-        for site in plan.sites:
-            code, text = by_offset[site.offset]
-            assert code == site.original, f"{function.name} at {site.offset:#x}"
-            if site.kind is SiteKind.RETURN:
-                assert re.match(r"(repz |bnd )?ret", text), f"{function.name}: {text}"
-            elif site.kind is SiteKind.TAIL:
-                assert re.match(r"(bnd )?j", text), f"{function.name}: {text}"
-    print(f"\n{path}: {sum(outcomes.values())} functions")
-    for reason, count in outcomes.most_common():
-        print(f"  {100 * count / sum(outcomes.values()):6.2f} %  {count:6}  {reason}")
-    _check_returns(image, plans, returns)
-    assert outcomes[Method.RET_SITES.value] / sum(outcomes.values()) > _LEAST_SHARE
-    for each in wanted:
-        assert names.find(image.symbols, each, name).functions[0] in plans
+    return image, listing(path), image.symbols.by_name["dense"][0]
 
 
-def _plans(image: Program) -> list[tuple[Function, FunctionPlan | None, str]]:
-    """Each function once, with its plan, or the reason for which there is none."""
-    found: list[tuple[Function, FunctionPlan | None, str]] = []
-    seen: set[int] = set()
-    for name, functions in image.symbols.by_name.items():
-        for function in functions:
-            if function.vaddr in seen or _SPLIT.search(name):
-                continue
-            seen.add(function.vaddr)
-            try:
-                plan = plan_functions(image, name, (function,))
-                reason = f"{plan.method.value} {plan.reason.partition(' ')[2]}".strip()
-                found.append((function, plan, re.sub(r"0x[0-9a-f]+", "N", reason)))
-            except FailedPrecondition as error:
-                found.append((function, None, re.sub(r"0x[0-9a-f]+", "N", error.message.partition(" ")[2])))
-    return found
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        (lambda sites: [replace(sites[0], offset=sites[0].offset + 1), *sites[1:]], "is inside an instruction"),
+        (lambda sites: [*sites[:-1], replace(sites[-1], original=b"\xc3\x90")], "has 2 bytes, 1 by objdump"),
+        (lambda sites: sites[:-1], "is left out"),
+        (lambda sites: [*sites[:-1], replace(sites[-1], offset=sites[0].offset, original=sites[0].original)], "is no return"),
+    ],
+)
+def test_the_check_sees_what_is_wrong(shapes, monkeypatch, damage, fault) -> None:
+    """A site off a boundary, of another length, missing, or of another kind is a fault."""
+    image, listed, function = shapes
 
+    def damaged(*arguments: object) -> FunctionPlan:
+        plan = plan_functions(*arguments)
+        return replace(plan, sites=tuple(damage(list(plan.sites))))
 
-def _check_returns(image: Program, plans: dict[Function, FunctionPlan], returns: list[int]) -> None:
-    """Every return that objdump sees in the range of a function is one of its exits."""
-    for function, plan in plans.items():
-        if plan.method is not Method.RET_SITES:
-            continue
-        inside = returns[bisect.bisect_left(returns, function.vaddr) : bisect.bisect_left(returns, function.end)]
-        offsets = {image.file.file_offset(vaddr) for vaddr in inside}
-        assert offsets <= elf_images.return_offsets(plan), function.name
+    assert [outcome.faults for outcome in check.check(image, listed, [function])] == [()]
+    monkeypatch.setattr(check, "plan_functions", damaged)
+    (outcome,) = check.check(image, listed, [function])
+    assert any(fault in each for each in outcome.faults), outcome.faults
