@@ -60,6 +60,11 @@ bench: ## what Coral costs on this machine: help, attach, a steady rate of calls
 	@scripts/bootstrap.sh demo
 	$(PYTHON) -m bench $(BENCH_ARGS)
 
+.PHONY: fuzz
+fuzz: ## damaged executables by the thousand, and what reading them costs; minutes; FUZZ_ARGS="--cases N --seed S"
+	@scripts/bootstrap.sh test
+	PYTHONPATH=tests $(PYTHON) -m fuzz $(FUZZ_ARGS)
+
 .PHONY: check fmt wire bpf
 check: ## format, lint, types, imports, generated code, wire compatibility, the BPF object
 	@scripts/bootstrap.sh check
