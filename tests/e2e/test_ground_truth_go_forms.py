@@ -46,6 +46,9 @@ def check(stack: Stack, how: Build, version: str, functions: tuple[str, ...] = F
     assert seen.counted() | seen.told() == seen.counted()
     assert (seen.output, seen.exit_code) == go_forms.truth_without_coral(program)
     assert seen.exit_code == EXIT_CODE
+    leaver, gone = seen.ledgers["main.Leaver"], seen.truth["tallies"]["main.Leaver"]["gone"]
+    if how.name != "unoptimized":  # where the code does not say where a goroutine's number is, calls stay open
+        assert (leaver["no_return"], leaver["open"]) == (gone, 0)
     for name, ledger in seen.ledgers.items():
         if name.startswith("main."):
             assert ledger["stored"] == ledger["returned"], name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from functools import cache
 from pathlib import Path
 
@@ -10,13 +11,19 @@ import numpy.typing as npt
 
 from coral.agent.collector import Collector
 from coral.events.record import Array
+from coral.model.errors import PermissionDenied
 from coral.model.site import Pairing
 from coral.procfs.files import ProcessGone
+from coral.procfs.memory import MemoryFault, read_memory
 from coral.procfs.stat import read_stat
+
+_STATUS_AND_GOID = struct.Struct("<IIQ")
+_DEAD = 6
+"""``_Gdead`` of runtime/runtime2.go: a goroutine that ended, and is not used again yet."""
 
 
 def proven_gone(collector: Collector, keys: Array, values: Array) -> npt.NDArray[np.bool_]:
-    """Which calls are gone, because their process or, outside of Go, their thread has ended.
+    """Which calls are gone, because their process, their goroutine or, outside of Go, their thread has ended.
 
     A goroutine is not bound to a thread, so the end of the thread that entered proves nothing there. Blocking.
 
@@ -34,17 +41,29 @@ def proven_gone(collector: Collector, keys: Array, values: Array) -> npt.NDArray
         except ProcessGone:
             return None
 
-    def gone(instance: int, pid: int, tid: int, entered_ns: int) -> bool:
-        tracked = living.get(instance)
-        goroutine = tracked is not None and tracked.group is not None and tracked.group.plan.pairing is Pairing.GO
-        started_ns = thread_start_ns(pid, pid if goroutine else tid)
-        # A thread that started after the call entered is another one that got its number.
-        return started_ns is None or started_ns > entered_ns
+    @cache
+    def goroutine_now(pid: int, place: int, goid_offset: int) -> tuple[int, int] | None:
+        """Status and number of whatever goroutine is at a place now; None when it cannot be read."""
+        try:
+            status, _, goid = _STATUS_AND_GOID.unpack(read_memory(pid, place + goid_offset - 8, _STATUS_AND_GOID.size))
+        except (ProcessGone, MemoryFault, PermissionDenied):
+            return None
+        return status, goid
 
-    return np.array(
-        [
-            gone(int(key["instance"]), int(value["pid"]), int(value["tid"]), int(value["boot_ns"]))
-            for key, value in zip(keys, values, strict=True)
-        ],
-        dtype=np.bool_,
-    )
+    def goroutine_gone(pid: int, place: int, goid_offset: int, goid: int) -> bool:
+        # Memory of goroutines is never given back (runtime/proc.go: allgs), so what is there is a goroutine, this or another.
+        now = goroutine_now(pid, place, goid_offset) if goid and goid_offset else None
+        return now is not None and (now[0] == _DEAD or now[1] != goid)
+
+    def gone(key: Array, value: Array) -> bool:
+        tracked = living.get(int(key["instance"]))
+        plan = tracked.group.plan if tracked is not None and tracked.group is not None else None
+        goroutine = plan is not None and plan.pairing is Pairing.GO
+        pid, entered_ns = int(value["pid"]), int(value["boot_ns"])
+        started_ns = thread_start_ns(pid, pid if goroutine else int(value["tid"]))
+        # A thread that started after the call entered is another one that got its number.
+        if started_ns is None or started_ns > entered_ns:
+            return True
+        return plan is not None and goroutine and goroutine_gone(pid, int(key["place"]), plan.goid_offset, int(value["goid"]))
+
+    return np.array([gone(key, value) for key, value in zip(keys, values, strict=True)], dtype=np.bool_)

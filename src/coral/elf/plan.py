@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from coral.elf import demangle, flow, gorules, indirect, names, sites, variants
+from coral.elf.goroutine import goid_offset
 from coral.elf.program import Program
 from coral.elf.symbols import Function
 from coral.model.errors import FailedPrecondition, NotFound
@@ -87,6 +88,7 @@ def plan_functions(program: Program, name: str, functions: tuple[Function, ...],
         reason=problem,
         sites=(*sorted(entries, key=lambda site: site.offset), *leaves),
         library=library,
+        goid_offset=goid_offset(program) if pairing is Pairing.GO else 0,
     )
 
 

@@ -266,7 +266,16 @@ class Engine:
         unseen = mode is Mode.COUNT or plan.method is Method.ENTRY_ONLY
         index = {site: first_site + position for position, site in enumerate(plan.sites)}
         cookies = [
-            cookie_of(site, slot=slot, index=index[site], pairing=plan.pairing, unseen=unseen, group=group) for site in sites
+            cookie_of(
+                site,
+                slot=slot,
+                index=index[site],
+                pairing=plan.pairing,
+                unseen=unseen,
+                group=group,
+                goid_offset=plan.goid_offset,
+            )
+            for site in sites
         ]
         return link.create(self._programs.program_fd(program), path, [site.offset for site in sites], cookies, pid=pid)
 

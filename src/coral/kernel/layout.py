@@ -41,7 +41,7 @@ COUNTERS = np.dtype(
 )  # fmt: skip
 
 CALL_KEY = np.dtype([("place", "u8"), ("depth", "u8"), ("slot", "u4"), ("instance", "u4")])
-CALL = np.dtype([("boot_ns", "u8"), ("pid", "u4"), ("tid", "u4")])
+CALL = np.dtype([("boot_ns", "u8"), ("goid", "u8"), ("pid", "u4"), ("tid", "u4")])
 MEMBER_KEY = np.dtype([("slot", "u4"), ("pid", "u4")])
 ACTIVE = np.dtype([("slots", "u8")])
 MEMBER = np.dtype([("instance", "u4"), ("group", "u4")])

@@ -55,6 +55,7 @@ enum {
 	COOKIE_UNSEEN = 1 << 10, // returns are not seen: an entry is all there is
 	COOKIE_CONDITIONAL = 1 << 11, // the jump is taken only if the condition holds
 	COOKIE_CONDITION_SHIFT = 12, // x86 condition code, 4 bits
+	COOKIE_GOID_SHIFT = 16, // where a goroutine has its number, in words of 64 bits, 8 bits; 0 when that is not known
 	COOKIE_SITE_SHIFT = 32, // index of the site, 16 bits
 	COOKIE_GROUP_SHIFT = 48, // the image that the site belongs to, 16 bits
 };
@@ -90,6 +91,7 @@ struct call_key {
 
 struct call {
 	u64 boot_ns;
+	u64 goid; // goroutines that ended are used again for others; 0 when it is not known
 	u32 pid, tid;
 };
 
@@ -307,6 +309,9 @@ int on_entry(struct registers *registers)
 		return 0;
 	}
 	struct call call = {.pid = pid, .tid = (u32)pid_tgid};
+	u64 goid_at = (cookie >> COOKIE_GOID_SHIFT & 0xff) * sizeof(u64);
+	if (cookie & COOKIE_GO && goid_at && read_user(&call.goid, sizeof call.goid, (void *)(registers->r14 + goid_at)))
+		call.goid = 0;
 	call.boot_ns = bpf_ktime_get_boot_ns();
 	long result = bpf_map_update_elem(&calls, &key, &call, UPDATE_NOEXIST);
 	if (result == EXISTS) {

@@ -65,6 +65,7 @@ class FunctionPlan:
         method: ``RET_SITES``, or ``ENTRY_ONLY`` with ``reason``.
         reason: Why only entries are seen; empty otherwise.
         sites: Entry first, then exits by offset. Clones add their own entries and exits.
+        goid_offset: How far behind a goroutine's start its number is, in bytes; 0 when that is not known, or there is none.
     """
 
     name: str
@@ -74,6 +75,7 @@ class FunctionPlan:
     reason: str
     sites: tuple[Site, ...]
     library: str = ""
+    goid_offset: int = 0
 
     @property
     def entries(self) -> tuple[Site, ...]:

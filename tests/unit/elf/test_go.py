@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,19 @@ def test_what_cannot_be_counted_is_refused(built: tuple[Path, Program], name: st
     """Where entries are not calls, or calls not entries, nothing is counted."""
     with pytest.raises(FailedPrecondition, match=why):
         elf_images.plan_of(built[1], name)
+
+
+def test_the_number_of_a_goroutine_is_where_the_compiler_puts_it(built: tuple[Path, Program]) -> None:
+    """The code that changes a goroutine's status says where; DWARF, which strip takes away, says the same."""
+    dwarf = subprocess.run(
+        ["readelf", "--debug-dump=info", "--dwarf-depth=3", str(built[0])], capture_output=True, text=True, check=True
+    ).stdout
+    start = re.search(r"DW_AT_name\s*: runtime\.g\n", dwarf)
+    assert start is not None
+    member = re.search(r"DW_AT_name\s*: goid\n.*?DW_AT_data_member_location: (\d+)", dwarf[start.end() :], re.DOTALL)
+    assert member is not None
+    assert elf_images.plan_of(built[1], "main.leaf").goid_offset == int(member[1])
+    assert elf_images.plan_of(built[1], "runtime.memmove").goid_offset == 0
 
 
 def test_a_function_that_was_inlined_says_so(built: tuple[Path, Program]) -> None:
