@@ -30,7 +30,7 @@ def language(symbol: str) -> str:
     return "rust" if _V0.match(symbol) else "c"
 
 
-@functools.lru_cache(maxsize=1 << 14)
+@functools.lru_cache(maxsize=1 << 10)
 def demangle(symbol: str) -> str:
     """The symbol as the source spells it, with parameters, without Rust's hash; empty when it is not mangled.
 
@@ -43,7 +43,9 @@ def demangle(symbol: str) -> str:
         return ""
     if "'" in text:
         text = unnamed(text)
-    return printable(_SUFFIX.sub(r"\1", shorten(text)))
+    if " (." in text:
+        text = _SUFFIX.sub(r"\1", text)
+    return printable(shorten(text))
 
 
 def _conversion(symbol: str) -> str:

@@ -27,6 +27,7 @@ from coral.elf.grouping import (
     group_plain,
     index_of,
     overloads,
+    path_of,
     spelled,
     spelled_text,
 )
@@ -45,7 +46,6 @@ _LIMIT = 10
 _ALIKE = 65  # percent of a whole name
 _HOLDING = 85  # percent of its most similar stretch
 _RUST_HASH = re.compile(r"::(h[0-9a-f]{16})$")
-_SIMPLE = re.compile(r"([\w:~$]+)\([^()]*\)(?: const)?")
 
 
 def base_name(name: str) -> str:
@@ -106,8 +106,8 @@ def all_functions(symbols: SymbolTable) -> list[Match]:
     found = [match for name, functions in index.plain.items() for match in group_plain(name, functions)]
     texts: dict[str, list[str]] = defaultdict(list)
     for symbol in index.mangled:
-        texts[demangle(symbol) or symbol].append(symbol)
-    paths = {text: _path(text) for text in texts}
+        texts[index.text(symbol) or symbol].append(symbol)
+    paths = {text: path_of(text) for text in texts}
     uses = Counter(paths.values())
     for text, cores in texts.items():
         name = paths[text] if uses[paths[text]] == 1 else text
@@ -120,16 +120,10 @@ def all_functions(symbols: SymbolTable) -> list[Match]:
     return sorted(found, key=lambda match: match.name)
 
 
-def _path(text: str) -> str:
-    """A demangled name without its parameters and the type that it returns."""
-    simple = _SIMPLE.fullmatch(text)
-    return simple[1] if simple else spelled_text(text).path if "(" in text else text
-
-
 def nearest(symbols: SymbolTable, text: str, limit: int = _LIMIT) -> list[str]:
     """The names most like ``text``, best first."""
     index = _index(symbols)
-    choices = [*index.plain, *dict.fromkeys(_path(demangle(symbol) or symbol) for symbol in index.mangled)]
+    choices = [*index.plain, *dict.fromkeys(path_of(index.text(symbol) or symbol) for symbol in index.mangled)]
     text = spelled_text(as_typed(text)).path
     alike = process.extract(text, choices, scorer=fuzz.ratio, limit=limit, score_cutoff=_ALIKE)
     holding = process.extract(text, choices, scorer=fuzz.partial_ratio, limit=limit, score_cutoff=_HOLDING)
@@ -200,12 +194,10 @@ def _overloads(index: Index, spelling: Spelling) -> list[list[Named]]:
 
 def _candidates(index: Index, query: Spelling) -> Iterable[Named]:
     """The functions that can have the last name of ``query``: demangling all of 100,000 takes a second."""
-    word = query.last_word
+    word, operator = query.last_word, query.operator
     for symbol, functions in index.mangled.items():
-        if word in symbol:
-            spelling = spelled(symbol)
-            if spelling is not None:
-                yield Named(symbol, spelling, functions)
+        if word in symbol and (operator is None or operator.search(symbol)) and (text := index.text(symbol)):
+            yield Named(symbol, spelled_text(text), functions)
 
 
 def _mangled(index: Index, name: str, source: str) -> tuple[list[Match], list[Match]]:
@@ -233,18 +225,18 @@ def _mangled(index: Index, name: str, source: str) -> tuple[list[Match], list[Ma
     paths: dict[str, list[Named]] = defaultdict(list)
     for each in found[best]:
         paths[each.spelling.bare].append(each)
-    matches = [match for same_path in paths.values() for match in _called(index, query, text, same_path)]
+    matches = [match for same_path in paths.values() for match in _called(index, query, same_path)]
     return ([], matches) if best[0] or best[1] else (matches, [])
 
 
-def _called(index: Index, query: Spelling, text: str, same_path: list[Named]) -> Iterable[Match]:
+def _called(index: Index, query: Spelling, same_path: list[Named]) -> Iterable[Match]:
     """The functions that share a path, each with what to call it: with its parameters where it is overloaded."""
     groups = overloads(same_path)
     overloaded = len(groups if query.parameters is None else _overloads(index, same_path[0].spelling)) > 1
     for group in groups:
         spelling = group[0].spelling
         one = len({each.spelling.path for each in group}) == 1
-        name = spelling.path if one and ("<" in text or not spelling.generic) else spelling.bare
+        name = spelling.path if one and (query.generic or not spelling.generic) else spelling.bare
         demangled = demangle(group[0].symbol) if one else spelling.bare
         for functions in functions_of(group):
             called = name + spelling.signature if overloaded else name

@@ -26,6 +26,14 @@ _LAST_WORD = re.compile(r"\w+(?=\W*$)")
 # Itanium C++ ABI, 5.1.8: Sa, Sb, Ss, Si, So, Sd, and the typedefs whose constructors are those of the template.
 _ABBREVIATED = re.compile(r"allocator|basic_\w+|" + "|".join(ALIASES))
 _ABI_TAG = re.compile(r"\[abi:[\w.]+\]")
+# Itanium C++ ABI, 5.1.3.4 (operator encodings); those that are written alike have a class of letters.
+_OPERATORS = "() [] -> ->* , ~ ! = <=> + - * & / % | ^ == != < > <= >= && || << >> ++ -- += -= *= /= %= &= |= ^= <<= >>="
+_CODES = (
+    "cl ix pt pm cm co nt aS ss p[ls] (?:mi|ng) (?:ml|de) a[nd] dv rm or eo eq ne lt gt le ge aa oo ls rs pp mm pL mI mL dV rM aN "
+    "oR eO lS rS"
+)
+_WORD_OPERATORS = {"new": "nw", "new[]": "na", "delete": "dl", "delete[]": "da", "co_await": "aw"}
+_OPERATOR_CODES = {**dict(zip(_OPERATORS.split(), _CODES.split(), strict=True)), **_WORD_OPERATORS}
 _QUALIFIERS = re.compile(r"(?: ?(?:const|volatile|noexcept)\b)*(?: ?&&?)?")
 _CLOSURE = re.compile(r"\{closure#\d+\}")
 _SHIM = re.compile(r"\{shim:vtable#\d+\}|\{\{vtable\.shim\}\}")
@@ -80,12 +88,21 @@ class Spelling:
 
     @property
     def last_word(self) -> str:
-        """A word that every symbol has which this names: its last name, if that is not one of those that are abbreviated."""
+        """What every symbol has that this names: its last name, if that is not one of those that are abbreviated."""
         name = self.parts[-1].name
         word = _LAST_WORD.search(name.partition(".")[0])
         if word is None or not word[0].isascii() or name.startswith(("operator", "{")) or _ABBREVIATED.fullmatch(word[0]):
             return ""
         return word[0]
+
+    @property
+    def operator(self) -> re.Pattern[str] | None:
+        """What every symbol has that this names, when it is an operator."""
+        name = self.parts[-1].name
+        if not name.startswith("operator"):
+            return None
+        code = _OPERATOR_CODES.get(name.removeprefix("operator").strip(), "cv" if name.startswith("operator ") else "")
+        return re.compile(rf"{code}[EIB]|^_ZL?{code}") if code != "cv" else re.compile(code)
 
     @property
     def is_structor(self) -> bool:

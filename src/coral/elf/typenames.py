@@ -14,6 +14,7 @@ from dataclasses import dataclass
 _DEEPEST = 12
 _CLOSES = {"<": ">", "(": ")", "[": "]", "{": "}"}
 _BRACKET = re.compile(r"->| (?:<=>|<<=?|>>=?|<=|>=|<|>) |[<>()\[\]{}]")
+_COMMA_OR_BRACKET = re.compile(r",|" + _BRACKET.pattern)
 _INLINE_NAMESPACES = frozenset(("__cxx11", "__1", "__ndk1", "_V2"))
 _STANDARD_DEFAULTS = re.compile(
     r"(?:std|alloc)::(?:\w+::)*(?:allocator|char_traits|default_delete|less|hash|equal_to|Global)\b"
@@ -80,9 +81,9 @@ class Fit(enum.IntEnum):
 
 def shorten(text: str) -> str:
     """``text`` with the standard library's inline namespaces left out and its typedefs put in (``std::string``)."""
-    if "std::" not in text:
-        return text
-    return _ALIASED.sub(lambda found: f"std::{_LONG[found[1]]}", _SHORTEN.sub("std::", text))
+    if "std::_" in text:
+        text = _SHORTEN.sub("std::", text)
+    return _ALIASED.sub(lambda found: f"std::{_LONG[found[1]]}", text) if "std::basic_" in text else text
 
 
 def as_typed(text: str) -> str:
@@ -112,7 +113,8 @@ def unnamed(text: str) -> str:
 
 def tight(text: str) -> str:
     """``text`` without the blanks that mean nothing."""
-    return re.sub(r"\s*([^\w\s$.])\s*", r"\1", text.strip())
+    text = text.strip()
+    return re.sub(r"\s*([^\w\s$.])\s*", r"\1", text) if " " in text else text
 
 
 def closing(text: str, at: int) -> int:
@@ -141,22 +143,22 @@ def closing(text: str, at: int) -> int:
 
 
 def split(text: str) -> tuple[str, ...]:
-    """The parts of ``text`` between commas outside of all brackets.
-
-    Raises:
-        Unreadable: Brackets do not match.
-    """
+    """The parts of ``text`` between commas outside of all brackets; brackets that do not match are taken as they come."""
     if "," not in text:
         return (text.strip(),) if text.strip() else ()
-    parts, start, at = [], 0, 0
-    while at < len(text):
-        if text[at] in _CLOSES:
-            at = closing(text, at)
-            continue
-        if text[at] == ",":
-            parts.append(text[start:at].strip())
-            start = at + 1
-        at += 2 if text.startswith("->", at) else 1
+    parts, start = [], 0
+    open_brackets: list[str] = []
+    for found in _COMMA_OR_BRACKET.finditer(text):
+        token = found[0]
+        if token == ",":
+            if not open_brackets:
+                parts.append(text[start : found.start()].strip())
+                start = found.end()
+        elif token in _CLOSES:
+            open_brackets.append(_CLOSES[token])
+        elif len(token) == 1 and token in open_brackets:
+            while open_brackets.pop() != token:
+                pass
     parts.append(text[start:].strip())
     return tuple(part for part in parts if part)
 
