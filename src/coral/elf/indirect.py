@@ -11,6 +11,7 @@ from coral.elf.symbols import Function
 from coral.model.addresses import Vaddr
 
 _LONGEST_BYTES = 4096
+_MOST_NAMES = 16
 
 
 def implementations(program: Program, resolver: Function) -> list[Vaddr]:
@@ -40,9 +41,14 @@ def _begins(program: Program, vaddr: int) -> bool:
 def advice(program: Program, resolver: Function) -> str:
     """What to probe instead of the symbol, as a sentence."""
     found = implementations(program, resolver)
-    names = [name for vaddr in found if (name := program.symbols.name_at(vaddr))]
+    names = [name for vaddr in found if (name := program.symbols.name_at(vaddr)) and name != resolver.name]
+    nameless = len(found) - len(names)
+    if not found:
+        return "Name one of its callers."
+    sentences = []
     if names:
-        return f"Name the implementation that this processor gets, one of: {', '.join(names[:10])}."
-    if found:
-        return f"Its {len(found)} implementations have no names here: install the debug symbols of {program.file.path}."
-    return "Name one of its callers."
+        sentences.append(f"Name the implementation that this processor gets, one of: {', '.join(names[:_MOST_NAMES])}.")
+    if nameless:
+        of_them = "of them" if names else "of its implementations"
+        sentences.append(f"{nameless} {of_them} have no names here: install the debug symbols of {program.file.path}.")
+    return " ".join(sentences)

@@ -157,9 +157,9 @@ class SymbolTable:
         return self._by_vaddr.get(vaddr, [])
 
     def name_at(self, vaddr: int) -> str:
-        """A name for the function that begins at ``vaddr``, a global one when there is a choice; empty when there is none."""
+        """The best name for the function that begins at ``vaddr``; empty when there is none."""
         names = self.at(vaddr)
-        return min(names, key=lambda function: (function.local, len(function.name))).name if names else ""
+        return min(names, key=_rank).name if names else ""
 
     def covering(self, vaddr: int) -> Function | None:
         """The function whose range holds ``vaddr``."""
@@ -181,6 +181,11 @@ class SymbolTable:
         first = bisect.bisect_right(self._starts, start)
         last = bisect.bisect_left(self._starts, end)
         return [function for vaddr in self._starts[first:last] for function in self._by_vaddr[vaddr]]
+
+
+def _rank(function: Function) -> tuple[bool, bool, int]:
+    """The smaller, the better its name is for people: not an old version, not static, short."""
+    return "@" in function.name, function.local, len(function.name)
 
 
 def _functions(symbols: Symbols, versions: Mapping[int, Version]) -> Iterator[Function]:

@@ -219,3 +219,15 @@ def test_what_is_chosen_at_the_start_is_refused_with_what_there_is_to_choose(tmp
         plan(image, "chosen")
     assert set(refused.value.hint.removesuffix(".").rpartition(": ")[2].split(", ")) == {"plain", "with_avx2"}
     assert [plan(image, name).method for name in ("plain", "with_avx2")] == [Method.RET_SITES] * 2
+
+
+def test_a_name_means_the_default_version(tmp_path: Path) -> None:
+    """Programs that were linked long ago use NAME@VERSION, which is another function."""
+    (tmp_path / "map").write_text("V1 { global: both; old; };\nV2 { global: both; } V1;\n")
+    body = "".join(f".globl {name}\n.type {name}, @function\n{name}: ret\n.size {name}, 1\n" for name in ("b1", "b2", "o1"))
+    body += ".symver b1, both@V1\n.symver b2, both@@V2\n.symver o1, old@V1\n"
+    flags = ("-shared", "-nostdlib", f"-Wl,--version-script={tmp_path / 'map'}", "-s")
+    image = elf_images.program(elf_images.gcc(tmp_path / "versions.so", f".text\n{body}", *flags))
+    asked = ("both", "both@V1", "both@@V2", "old", "old@V1")
+    first, *_ = vaddrs = [plan(image, name).entries[0].offset for name in asked]
+    assert [vaddr - first for vaddr in vaddrs] == [0, -1, 0, 1, 1]
