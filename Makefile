@@ -65,6 +65,15 @@ fuzz: ## damaged executables by the thousand, and what reading them costs; minut
 	@scripts/bootstrap.sh test
 	PYTHONPATH=tests $(PYTHON) -m fuzz $(FUZZ_ARGS)
 
+.PHONY: corpus churn
+corpus: ## every function of a hundred images against objdump; a quarter of an hour at first; CORPUS_ARGS="--only 'gcc/*'"
+	@scripts/bootstrap.sh corpus
+	PYTHONPATH=tests $(PYTHON) -m corpus $(CORPUS_ARGS)
+
+churn: ## 2,000 random functions of real programs under load, attached and detached; minutes; CHURN_ARGS="--seed S --only redis"
+	@scripts/bootstrap.sh corpus
+	PYTHONPATH=tests $(PYTHON) -m corpus.churn $(CHURN_ARGS)
+
 .PHONY: check fmt wire bpf
 check: ## format, lint, types, imports, generated code, wire compatibility, the BPF object
 	@scripts/bootstrap.sh check

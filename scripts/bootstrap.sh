@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Makes this checkout ready for one purpose: bootstrap.sh setup|demo|test|check
+# Makes this checkout ready for one purpose: bootstrap.sh setup|demo|test|check|corpus
 #
 #   setup   the coral command in .venv                     (python3 python3-venv libbpf1)
 #   demo    setup, and the toolchains of the examples      (gcc libc6-dev; Go as a wheel)
 #   test    demo, the test tools, the servers of the tests (g++ clang rustc binutils nginx redis-server postgresql apache2-utils)
 #   check   test, and the compiler of the BPF object       (zig as a wheel)
+#   corpus  check, more linkers and more real programs     (lld mold sqlite3 git ripgrep libpython3-dev)
 #
 # As root on Debian it installs the missing ones of those packages and nothing else; elsewhere it says what is missing and
 # what works without. Python packages come from PyPI exactly as uv.lock pins them, into .venv. A second run does nothing.
@@ -12,7 +13,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly uv_version=0.13.9
-readonly purpose=${1:?usage: bootstrap.sh setup|demo|test|check}
+readonly purpose=${1:?usage: bootstrap.sh setup|demo|test|check|corpus}
 export UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 say() { printf '%s\n' "$*" >&2; }
@@ -26,8 +27,8 @@ case $purpose in
   setup) groups=() ;;
   demo) groups=(--group go) ;;
   test) groups=(--group go --group dev) ;;
-  check) groups=(--group go --group dev --group bpf) ;;
-  *) die "bootstrap.sh: unknown purpose '$purpose'; one of setup, demo, test, check" ;;
+  check | corpus) groups=(--group go --group dev --group bpf) ;;
+  *) die "bootstrap.sh: unknown purpose '$purpose'; one of setup, demo, test, check, corpus" ;;
 esac
 
 # Prints the interpreter to build .venv with: the first that runs, is 3.11 to 3.14 and can make environments. Candidates are run,
@@ -51,6 +52,7 @@ have() {
     libbpf) PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null | grep -q 'libbpf\.so\.1 ' ;;
     compiler) command -v gcc >/dev/null && [ -e /usr/include/stdio.h ] ;;
     rustc) PATH=$PATH:~/.cargo/bin command -v rustc >/dev/null ;;
+    libpython) compgen -G '/usr/lib/x86_64-linux-gnu/libpython3.*.so.1.0' >/dev/null ;;
     postgresql) compgen -G '/usr/lib/postgresql/*/bin/pgbench' >/dev/null ;;
     *) PATH=$PATH:/sbin:/usr/sbin command -v "$1" >/dev/null ;;
   esac
@@ -74,6 +76,13 @@ requirements() {
   echo "redis-server|redis-server|the tests on Redis cannot run"
   echo "postgresql|postgresql|the tests on PostgreSQL cannot run"
   echo "ab|apache2-utils|the tests on nginx cannot run"
+  [ "$purpose" != corpus ] && return
+  echo "ld.lld|lld|images of this linker are missing from the corpus"
+  echo "mold|mold|images of this linker are missing from the corpus"
+  echo "sqlite3|sqlite3|it is missing from the corpus"
+  echo "git|git|it is missing from the corpus"
+  echo "rg|ripgrep|it is missing from the corpus"
+  echo "libpython|libpython3-dev|it is missing from the corpus"
 }
 
 missing() {
@@ -142,7 +151,7 @@ say "Setting up .venv for '$purpose' with $python"
 # --inexact: what another purpose installed stays.
 .bootstrap/venv/bin/uv sync -q --frozen --inexact --no-default-groups "${groups[@]}" --python "$python" >&2 || unreachable
 # Each purpose holds those before it.
-for covered in setup demo test check; do
+for covered in setup demo test check corpus; do
   echo "$inputs" >".bootstrap/$covered.stamp"
   [ "$covered" != "$purpose" ] || break
 done
