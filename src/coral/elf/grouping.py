@@ -63,11 +63,20 @@ class Index:
         plain: By the name in the source, where symbols are that.
         mangled: By the symbol without suffixes (that of its target, for a thunk), where it is a mangled name.
         pieces: The symbols of pieces of functions.
+        texts: What was demangled of ``mangled``.
     """
 
     plain: dict[str, list[Function]] = field(default_factory=dict)
     mangled: dict[str, list[Function]] = field(default_factory=dict)
     pieces: list[str] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+
+    def text(self, symbol: str) -> str:
+        """``demangle(symbol)``, kept: lists and searches want the same ones again."""
+        known = self.texts.get(symbol)
+        if known is None:
+            known = self.texts[symbol] = demangle(symbol)
+        return known
 
 
 def index_of(symbols: SymbolTable) -> Index:
@@ -114,6 +123,30 @@ def spelled_text(text: str) -> Spelling:
         return parse(text)
     text = text[: part.start()]
     return parse(_FRAME.sub("", text)).with_suffix(part[0])
+
+
+def path_of(text: str) -> str:
+    """The path of what ``demangle`` gave, without parameters and the type that is returned; quicker than to take it apart."""
+    end = len(text)
+    if text[-1:] == ")":
+        end -= 1
+    elif text[-7:] == ") const":
+        end -= 7
+    else:
+        return spelled_text(text).path if "(" in text or " " in text else text
+    depth = 1
+    while depth:
+        opens, closes = text.rfind("(", 0, end), text.rfind(")", 0, end)
+        if opens < 0:
+            return spelled_text(text).path
+        depth += 1 if closes > opens else -1
+        end = max(opens, closes)
+    path = text[:end]
+    if " " not in path:
+        return path
+    if "<" not in path and "operator" not in path and "{" not in path:
+        return path  # an anonymous namespace
+    return spelled_text(text).path
 
 
 def by_address(functions: Iterable[Function]) -> tuple[Function, ...]:
