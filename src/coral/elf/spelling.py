@@ -29,8 +29,8 @@ _ABI_TAG = re.compile(r"\[abi:[\w.]+\]")
 # Itanium C++ ABI, 5.1.3.4 (operator encodings); those that are written alike have a class of letters.
 _OPERATORS = "() [] -> ->* , ~ ! = <=> + - * & / % | ^ == != < > <= >= && || << >> ++ -- += -= *= /= %= &= |= ^= <<= >>="
 _CODES = (
-    "cl ix pt pm cm co nt aS ss p[ls] (?:mi|ng) (?:ml|de) a[nd] dv rm or eo eq ne lt gt le ge aa oo ls rs pp mm pL mI mL dV rM aN "
-    "oR eO lS rS"
+    "cl ix pt pm cm co nt aS ss p[ls] (?:mi|ng) (?:ml|de) a[nd] dv rm or eo eq ne lt gt le ge aa oo ls rs pp mm pL mI mL dV "
+    "rM aN oR eO lS rS"
 )
 _WORD_OPERATORS = {"new": "nw", "new[]": "na", "delete": "dl", "delete[]": "da", "co_await": "aw"}
 _OPERATOR_CODES = {**dict(zip(_OPERATORS.split(), _CODES.split(), strict=True)), **_WORD_OPERATORS}
