@@ -12,6 +12,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from coral.elf.file import ElfFile
 from coral.model.addresses import Vaddr
 
@@ -24,6 +26,8 @@ _OLD = {MAGIC_12: "before Go 1.16", MAGIC_116: "with Go 1.16 or 1.17"}
 _SECTIONS = (".gopclntab", ".data.rel.ro.gopclntab")
 # magic (little endian), two zeros, size of the smallest instruction (1 on x86-64), size of a pointer
 _START = re.compile(rb"[\xf0\xf1\xfa\xfb]\xff\xff\xff\0\0\x01\x08")
+_WORD_BYTES = 4
+_SECOND_WORD = 0x08010000  # of those two; files are searched for it, 60 times as fast as for the whole by a pattern
 # nfunc, nfiles, textStart (nothing since Go 1.26), funcnameOffset, cuOffset, filetabOffset, pctabOffset, pclnOffset
 _HEADER = struct.Struct("<8x8Q")
 _MOST_FUNCTIONS = 1 << 24
@@ -85,11 +89,17 @@ def _places(file: ElfFile) -> Iterator[tuple[int, int]]:
     left = _MOST_CANDIDATES
     for segment in file.segments:
         stop = segment.file_offset + segment.file_size_bytes
-        for match in _START.finditer(file.data, segment.file_offset, stop):
-            yield segment.vaddr + match.start() - segment.file_offset, stop - match.start()
-            left -= 1
-            if not left:
-                return
+        start = segment.file_offset + -segment.file_offset % _WORD_BYTES  # the linker aligns it to more than that
+        if stop - start < 2 * _WORD_BYTES:
+            continue
+        words = np.frombuffer(file.data, "<u4", (stop - start) // _WORD_BYTES, start)
+        for index in np.flatnonzero(words[1:] == _SECOND_WORD):
+            place = start + int(index) * _WORD_BYTES
+            if _START.match(file.data, place):
+                yield segment.vaddr + place - segment.file_offset, stop - place
+                left -= 1
+                if not left:
+                    return
 
 
 def _header(file: ElfFile, vaddr: Vaddr, size_bytes: int) -> Header | None:
