@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from coral.agent.explain import Explainer
@@ -23,8 +24,11 @@ from coral.wire._generated.mesh.v1 import inspect_pb2, inspect_pb2_grpc
 
 DEFAULT_LIMIT = 1000
 MOST_FUNCTIONS = 100_000
-DEFAULT_BUDGET_MS = 1000
 MOST_BUDGET_MS = 10_000
+_BUDGET_S = 1.0
+_LEAST_BUDGET_S = 0.2
+_ANSWER_S = 2.4
+"""A list is meant to be there by then, also the first of a large file; decoding gets what reading leaves of it."""
 _SLICE_S = 0.25
 """Of a budget: between slices other requests get their turn at the worker."""
 _REMEMBERED = 1024
@@ -123,15 +127,18 @@ class InspectServicer(inspect_pb2_grpc.InspectServiceServicer):
     async def _page(self, files: Sequence[OpenFile], request: inspect_pb2.ListFunctionsRequest) -> FunctionPage:
         limit = request.limit or DEFAULT_LIMIT
         loop = asyncio.get_running_loop()
+        judge = partial(self._parser.judge, files, pattern=request.pattern, offset=request.offset, limit=limit)
         question = (*(file.key for file in files), request.pattern, request.offset, limit)
         spent_s = 0.0 if request.spend_again else self._spent.get(question, 0.0)
         begun_s = loop.time()
-        until_s = begun_s - spent_s + (request.budget_ms or DEFAULT_BUDGET_MS) / 1000
-        left = -1
-        while left and (left_s := until_s - loop.time()) > 0:
-            left = await self._parser.judge(
-                files, pattern=request.pattern, offset=request.offset, limit=limit, budget_s=min(_SLICE_S, left_s)
-            )
+        left = await judge(budget_s=0)  # the first time, this reads the file
+        read_s = loop.time() - begun_s
+        budget_s = request.budget_ms / 1000 - spent_s
+        if not request.budget_ms:
+            budget_s = 0.0 if spent_s else min(_BUDGET_S, max(_LEAST_BUDGET_S, _ANSWER_S - read_s))
+        begun_s = loop.time()
+        while left and (left_s := begun_s + budget_s - loop.time()) > 0:
+            left = await judge(budget_s=min(_SLICE_S, left_s))
         self._spent[question] = spent_s + loop.time() - begun_s
         while len(self._spent) > _REMEMBERED:
             self._spent.popitem(last=False)

@@ -73,14 +73,13 @@ class Functions:
         first = next((at for at, image in enumerate(readable) if image.message.image_id == position["image"]), None)
         if first is None and position["image"]:
             raise InvalidArgument("The image that this page goes on with is not run any more.", hint="List anew.")
-        budget_ms = request.budget_ms or _DEFAULT_BUDGET_MS
+        budget_ms = request.budget_ms  # for the first image; the agent's own choice when it is 0
         begun_s = asyncio.get_running_loop().time()
         told, offset, upcoming = 0, int(position["offset"]), ""
         for image in readable[first or 0 :]:
             if told >= size or response.ByteSize() > _PAGE_BYTES:
                 upcoming = image.message.image_id
                 break
-            left_ms = budget_ms - round((asyncio.get_running_loop().time() - begun_s) * 1000)
             found = await self._functions(
                 image,
                 mesh.ListFunctionsRequest(
@@ -90,13 +89,15 @@ class Functions:
                     pattern=pattern,
                     offset=offset,
                     limit=size - told,
-                    budget_ms=max(1, left_ms),
+                    budget_ms=budget_ms,
                     spend_again=request.spend_again,
                 ),
             )
             part = _part(response, image)
             part.functions.CopyFrom(found.functions)
             part.matches, part.undecided = found.matches, found.undecided
+            spent_ms = round((asyncio.get_running_loop().time() - begun_s) * 1000)
+            budget_ms = max(1, (request.budget_ms or _DEFAULT_BUDGET_MS) - spent_ms)
             told, offset = told + len(found.functions.name), found.next_offset
             if offset:
                 upcoming = image.message.image_id

@@ -136,7 +136,7 @@ class ListFunctionsRequest(_message.Message):
     limit: _builtins.int
     """0: 1,000; at most 100,000"""
     budget_ms: _builtins.int
-    """for decoding functions that were not yet, once for each page; 0: 1,000, at most 10,000"""
+    """for decoding functions that were not yet, once for each page, at most 10,000; 0: about 1,000"""
     library: _builtins.str
     """of the image, when it is not the program itself"""
     spend_again: _builtins.bool
