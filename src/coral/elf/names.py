@@ -42,6 +42,7 @@ __all__ = ["Match", "all_functions", "base_name", "find", "nearest"]
 
 _SEPARATORS = (".", "::", "/")
 _ABI0 = ".abi0"
+_NUMBER = re.compile(r"_\d+(?=[\],])")
 _LIMIT = 10
 _ALIKE = 65  # percent of a whole name
 _HOLDING = 85  # percent of its most similar stretch
@@ -163,7 +164,7 @@ def _exact(symbols: SymbolTable, index: Index, name: str) -> list[Match]:
 def _plain(index: Index, name: str) -> list[Match]:
     if "[" in name and "go.shape." not in name:
         # The instance that code calls is the one by shape; one of the same name without it only passes a dictionary on.
-        shaped = [each for each in index.plain if "go.shape." in each and each.replace("go.shape.", "") == name]
+        shaped = [each for each in index.plain if "go.shape." in each and name in _written(each)]
         if shaped:
             return [match for each in shaped for match in group_plain(each, index.plain[each])]
     return group_plain(name, index.plain[name]) if name in index.plain else []
@@ -262,10 +263,17 @@ def _suffix(index: Index, name: str) -> list[Match]:
     for each in index.plain:
         if "[" not in each:
             continue
-        plain = each.replace("go.shape.", "") if "[" in name else _without_arguments(each)
-        if plain.endswith(ends) and plain not in found:
-            found[plain] = _plain(index, plain) or _instances(index, plain)
+        for plain in _written(each) if "[" in name else (_without_arguments(each),):
+            if plain.endswith(ends) and plain not in found:
+                found[plain] = _plain(index, plain) or _instances(index, plain)
     return [match for matches in found.values() for match in matches]
+
+
+def _written(name: str) -> tuple[str, ...]:
+    """How people write ``main.F[go.shape.int]``, in Go 1.18 and 1.19 ``main.F[go.shape.int_0]``: as ``main.F[int]``."""
+    plain = name.replace("go.shape.", "")
+    numberless = _NUMBER.sub("", plain) if plain != name else plain
+    return (plain,) if numberless == plain else (plain, numberless)
 
 
 def _without_arguments(name: str) -> str:

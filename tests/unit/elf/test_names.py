@@ -12,6 +12,7 @@ from coral.elf import names
 from coral.elf.program import Program
 from coral.model.errors import AmbiguousName, FailedPrecondition, NotFound
 
+_OLD = "main.Old[go.shape.int_0,go.shape.[]main.T_2_1]"
 _ALL = (
     "process_request",
     "process_request_line",
@@ -27,6 +28,7 @@ _ALL = (
     "main.(*base).Meth",
     "main.F[go.shape.int]",
     "main.F[go.shape.float64]",
+    _OLD,
     "main.F[int]",
     "main.(*List[go.shape.string]).Push",
     "type:.eq.main.pair",
@@ -61,6 +63,8 @@ def _found(image: Program, text: str) -> tuple[str, list[str]]:
         ("work", "work", ["work.constprop.0", "work.constprop.0.isra.0"]),
         ("whole", "whole", ["whole"]),
         ("main.F[int]", "main.F[go.shape.int]", ["main.F[go.shape.int]"]),
+        ("Old[int,[]main.T_2]", _OLD, [_OLD]),
+        ("main.Old", "main.Old", [_OLD]),
         ("main.F", "main.F", ["main.F[go.shape.float64]", "main.F[go.shape.int]"]),
         ("F", "main.F", ["main.F[go.shape.float64]", "main.F[go.shape.int]"]),
         ("main.(*List).Push", "main.(*List).Push", ["main.(*List[go.shape.string]).Push"]),
