@@ -80,7 +80,7 @@ async def serve(
     require_loopback(settings.listen)
     split_address(settings.colony)
     agent_id = agent_id_of(settings)
-    # The worker is started before gRPC is: no process is forked after that.
+    # What reads files is started before gRPC is: this process itself forks no more after that.
     async with Parser() as parser:
         engine = await asyncio.to_thread(Engine, ring_bytes=settings.ring_bytes, max_open_calls=settings.max_open_calls)
         try:
@@ -119,12 +119,18 @@ async def serve(
 
 
 async def _warm(parser: Parser) -> None:
-    """Has the worker read one file, so that its imports (half a second) are not part of somebody's first attach."""
+    """Has one file read, so that the imports of what reads (half a second) are not part of somebody's first attach.
+
+    Raises:
+        FailedPrecondition: Files cannot be read in a confined process here; the agent does not start without.
+    """
     fd = os.open("/proc/self/exe", os.O_RDONLY | os.O_CLOEXEC)
     try:
         await parser.identify(fd, ImageKey.of_fd(fd), sys.executable)
     finally:
         os.close(fd)
+    if parser.left_out:
+        _log.warning("files are read with less confinement than there could be", left_out="; ".join(parser.left_out))
 
 
 async def _until(stop: asyncio.Event, *work: Coroutine[Any, Any, None]) -> None:
