@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
@@ -33,6 +34,8 @@ from coral.procfs.table import Changes
 _KEEP_ENDED_NS = 600_000_000_000
 _MAX_ENDED = 256
 _TICK_S = 0.5
+_READ_BACK_S = 1.0
+_READ_AGAIN_S = 0.01
 _NEAR = 60
 """How alike a name must be to be worth proposing, of 100."""
 _ABOUT_TO_EXEC = 0x100 | 0x4000
@@ -400,6 +403,8 @@ def _left_behind(collector: Collector, others: Iterable[Collector]) -> str:
     shared = {
         (group.key.inode, site.offset) for other in others for group in other.groups.values() for site in group.plan.sites
     }
+    # A child that this process has just forked (a worker, say) holds every link too until it execs, a moment later.
+    deadline = time.monotonic() + _READ_BACK_S
     for tracked in collector.tracked.values():
         group = tracked.group
         if group is None:
@@ -407,6 +412,9 @@ def _left_behind(collector: Collector, others: Iterable[Collector]) -> str:
         own = [site for site in attached_sites(collector, group) if (group.key.inode, site.offset) not in shared]
         with suppress(ProcessGone):
             sites = changed(tracked.id.pid, group.key, own)
+            while sites and time.monotonic() < deadline:
+                time.sleep(_READ_AGAIN_S)
+                sites = changed(tracked.id.pid, group.key, sites)
             if sites:
                 return (
                     f"After the detach {len(sites)} sites of process {tracked.id.pid} do not have the bytes of the file: "

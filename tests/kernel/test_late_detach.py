@@ -1,0 +1,51 @@
+"""What the agent says of a detach while a child of its own, just forked, still holds the links."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+import pytest
+from support import build
+from support.agent_parts import collectors_on, probe_of
+from support.target import running
+from support.text import changed_text
+
+from coral.agent.collector import Collector
+from coral.kernel.engine import Engine
+
+pytestmark = pytest.mark.kernel
+
+
+async def _ended(engine: Engine, service: str, held_s: float) -> Collector:
+    """Attaches to a program, forks a child that lives for a while and closes nothing, and detaches meanwhile."""
+    async with collectors_on(engine) as collectors:
+        collector = await collectors.start(probe_of(service, "work"), session_id="", of_colony=False, actor="test")
+        child = _forked(held_s)
+        try:
+            return await collectors.stop(collector.collector_id)
+        finally:
+            await asyncio.to_thread(os.waitpid, child, 0)
+
+
+def _forked(lives_s: float) -> int:
+    """The pid of a child that has all descriptors of this process."""
+    child = os.fork()
+    if not child:
+        time.sleep(lives_s)
+        os._exit(0)
+    return child
+
+
+@pytest.mark.parametrize(("held_s", "complains"), [(0.2, False), (2.0, True)])
+def test_a_detach_waits_for_links_that_a_forked_child_holds(held_s: float, complains: bool) -> None:
+    """Breakpoints that a child keeps in place for a moment are waited for; those that stay for seconds are reported."""
+    engine = Engine(ring_bytes=1 << 20, max_open_calls=4096)
+    try:
+        with running(build.c_program("loop"), "--calls", 10) as target:
+            collector = asyncio.run(_ended(engine, target.service, held_s))
+            assert collector.reason.startswith("After the detach") == complains
+            assert changed_text(target.pid) == []
+    finally:
+        engine.close()
