@@ -46,6 +46,8 @@ def counted(program: Program, functions: tuple[Function, ...]) -> tuple[Function
     for function in functions:
         order = orders[function.vaddr]
         lower = {other.vaddr for other in functions if orders[other.vaddr] < order}
+        if order == _THUNKS_ORDER:  # a thunk may jump to another one, such as one that adjusts what is returned
+            lower = {other.vaddr for other in functions if other is not function}
         if not (order and lower and _passes_on(program, function, lower)):
             kept.append(function)
     return tuple(kept)
