@@ -54,7 +54,6 @@ _MATRIX = [
     ("-O", "-C", "relocation-model=static"),
     ("-O", "-C", "link-arg=-fuse-ld=lld"),
     ("-O", "-C", "link-arg=-fuse-ld=mold"),
-    ("-O", "-C", "prefer-dynamic=no", "-C", "code-model=large"),
     ("-C", "overflow-checks=yes", "-C", "opt-level=2"),
 ]
 

@@ -106,6 +106,12 @@ class _Walk:
             return True
         return any(region.start <= vaddr < region.end for region in self.body.regions)
 
+    def _is_end(self, vaddr: Vaddr) -> bool:
+        """Whether it lies just behind the code of the function, which goes on nowhere near there."""
+        if not any(vaddr == region.end for region in self.body.regions):
+            return False
+        return not outside.begins_part(self.program, self.body.function, vaddr)
+
     def _take_in(self, region: Region) -> None:
         """Reads what there is to know of a region: its instructions in a row, and what the unwinder knows of it."""
         if not self.go:
@@ -174,7 +180,7 @@ class _Walk:
         address = instruction.address
         depth = self.arch.stack(state)
         if not self._inside(target):
-            if depth and any(target == region.end for region in self.body.regions):
+            if depth and self._is_end(target):
                 return  # no tail call, with the stack in use: the empty block that __builtin_unreachable() leaves at an end
             known = self.trail.leaving.get(address)
             if known is not None and known[0] == target:
@@ -284,14 +290,17 @@ class _Walk:
         self.trail.tables.add(instruction.address)
         self.trail.table_targets.update(targets)
         for target in targets:
-            self._jump(instruction, target, state)
+            if self._inside(target) or not self._is_end(target):
+                self._jump(instruction, target, state)  # else: the empty block of a case that cannot be
 
     def _may_go(self, target: Vaddr, state: State) -> bool:
         """Whether an element of a jump table is a place in this function, or in a part of it."""
         for region in self.body.regions:
             if target in region:
                 return not region.exact or target in self.trail.rows
-        if self.program.file.executable(target) is None:
+        if self._is_end(target):
+            return True
+        if not self.program.is_code(target):
             return False
         destination = outside.resolve(self.program, self.body.function, target, self.arch.stack(state))
         return destination.verdict is Verdict.PART

@@ -1,8 +1,8 @@
 """Where a jump out of a function leads: into a part of it that the compiler moved away, or into another function.
 
-With symbols it is plain: GCC calls the parts NAME.cold. Stripped files keep neither the names of parts nor of static
-functions. There, a jump with something on the stack cannot be a tail call, so it leads to a part; with nothing on the stack,
-whoever else refers to the place decides: parts are only ever jumped to, and by their own function alone.
+With symbols it is plain: compilers call the parts NAME.cold, BOLT some of them NAME.warm. Stripped files keep neither the
+names of parts nor of static functions. There, a jump with something on the stack cannot be a tail call, but leads to a part;
+with nothing on the stack, who else refers to the place decides: parts are only ever jumped to, by their own function alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from coral.elf.program import Program
 from coral.elf.symbols import Function
 from coral.model.addresses import Vaddr
 
-_COLD = re.compile(r"\.cold(\.\d+)?$")
+_COLD = re.compile(r"\.(cold|warm)(\.\d+)?$")
 
 
 class Region(NamedTuple):
@@ -64,6 +64,18 @@ def base_of_cold(name: str) -> str | None:
     """The function that a symbol names a cold part of; None when it names something else."""
     match = _COLD.search(name)
     return name[: match.start()] if match else None
+
+
+def begins_part(program: Program, function: Function, vaddr: Vaddr) -> bool:
+    """Whether a part of the function begins at ``vaddr``: by its name, or because the stack is in use from its start on."""
+    own = {alias.name for alias in program.symbols.at(function.vaddr)}
+    if any(base_of_cold(each.name) in own for each in program.symbols.at(vaddr)):
+        return True
+    unwinding = program.unwinding(vaddr)
+    if unwinding is None or unwinding.start != vaddr:
+        return False
+    first = unwinding.rows[0]
+    return (first.register, first.offset) != (program.arch.frame_stack_register, program.arch.frame_bytes)
 
 
 def resolve(program: Program, function: Function, target: Vaddr, stack: int | None) -> Destination:

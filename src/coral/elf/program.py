@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 from coral.elf import unwind
 from coral.elf.arch import Architecture, Flow, Instruction
@@ -28,6 +29,7 @@ _NEVER_RETURN = frozenset(
     )
 )
 _LANDING_PAD_BYTES = 512
+_EXECUTABLE = 4  # SHF_EXECINSTR
 
 
 class Program:
@@ -58,6 +60,17 @@ class Program:
     def decode(self, vaddr: int, size_bytes: int, count: int = 0) -> list[Instruction]:
         """Up to ``count`` instructions (0: all) of the ``size_bytes`` at ``vaddr``, until one does not decode."""
         return self.arch.decode(self.file.read(vaddr, size_bytes), Vaddr(vaddr), count)
+
+    @cached_property
+    def _code(self) -> tuple[tuple[int, int], ...]:
+        sections = self.file.headers.sections
+        return tuple((each.vaddr, each.vaddr + each.size_bytes) for each in sections if each.flags & _EXECUTABLE)
+
+    def is_code(self, vaddr: int) -> bool:
+        """Whether ``vaddr`` is where code is: in a section for it, or, in a file without sections, in a segment with some."""
+        if not self._code:
+            return self.file.executable(vaddr) is not None
+        return any(start <= vaddr < end for start, end in self._code)
 
     def stub(self, vaddr: int) -> str | None:
         """The name behind a PLT stub (``[endbr64] [bnd] jmp *slot(%rip)``) at ``vaddr``; None when there is no stub."""

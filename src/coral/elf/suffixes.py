@@ -15,7 +15,7 @@ from coral.elf.demangle import language
 # A copy for some of the callers, with the whole body: its calls are calls of the function.
 _CLONE = r"(?:constprop|isra|specialized)\.\d+|(?:argprom|argelim|retelim|localalias)(?:\.\d+)?"
 # A piece of a body that stands elsewhere: some of the calls go on there.
-_PIECE = r"part\.\d+|cold(?:\.\d+)?"
+_PIECE = r"part\.\d+|(?:cold|warm)(?:\.\d+)?"
 # One of several static functions of a name, renamed so that they can live side by side in one unit.
 _RENAMED = r"(?:lto_priv|llvm|__uniq)\.\d+"
 _SUFFIX = re.compile(rf"\.(?:(?P<clone>{_CLONE})|(?P<piece>{_PIECE})|(?P<renamed>{_RENAMED}))$")
@@ -52,7 +52,7 @@ def dissect(name: str, known: Container[str] = ()) -> Symbol:
     while found := _SUFFIX.search(source):
         before = source[: found.start()]
         if found["piece"]:
-            if found["piece"] == "cold" and before not in known:
+            if found["piece"] in ("cold", "warm") and before not in known:
                 break
             piece = True
         elif found["clone"] or language(before) == "rust":

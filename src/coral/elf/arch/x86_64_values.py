@@ -165,6 +165,7 @@ def bound(path: list[tuple[Instruction, bool]]) -> int | None:
     """
     index: set[object] = set()
     extra: int | None = None
+    checked: dict[object, int] = {}  # places that were compared, not known yet to hold the index, with what that would mean
     for instruction, jumped in path:
         if instruction.flow is Flow.BRANCH:
             # What is known on this way: not above, below or equal: n + 1 elements; below: n.
@@ -181,16 +182,31 @@ def bound(path: list[tuple[Instruction, bool]]) -> int | None:
             if read in _NUMBERS:
                 index = {_NUMBERS[read]}
             continue
-        if raw.id == cs.X86_INS_CMP and extra is not None and _place(operands[0]) in index:
-            number = int(operands[1].imm) if operands[1].type == cs.X86_OP_IMM else -1
-            return number + extra if 0 <= number < _LARGEST_TABLE else None
-        if len(operands) == 2 and raw.id in _COPIES and _place(operands[0]) in index:
-            index = index - {_place(operands[0])} | {_place(operands[1])}
-            continue
+        compared: dict[object, int] = {}
+        # A subtraction, of which only the flags are used, is clang's comparison without optimization.
+        if raw.id in (cs.X86_INS_CMP, cs.X86_INS_SUB) and extra is not None:
+            number = int(operands[1].imm) + extra if operands[1].type == cs.X86_OP_IMM else -1
+            extra = None
+            if 0 <= number < _LARGEST_TABLE:
+                compared[_place(operands[0])] = number
+            if raw.id == cs.X86_INS_CMP and _place(operands[0]) in index:
+                return number if compared else None
+        if len(operands) == 2 and raw.id in _COPIES:
+            target, source = _place(operands[0]), _place(operands[1])
+            if target in index:
+                if source in checked:
+                    return checked[source]
+                index = index - {target} | {source}
+                continue
+            if source in index and target in checked:
+                return checked[target]
         if raw.id == cs.X86_INS_AND and _place(operands[0]) in index and operands[1].type == cs.X86_OP_IMM:
             number = int(operands[1].imm)
             return number + 1 if 0 < number < _LARGEST_TABLE and not number & (number + 1) else None
-        index -= set(_effect(instruction).written)
+        written = set(_effect(instruction).written)
+        index -= written
+        changed = {*written, *(_place(o) for o in operands[:1] if o.type == cs.X86_OP_MEM)}
+        checked = {**{place: number for place, number in checked.items() if place not in changed}, **compared}
         if not index:
             return None
     return None
