@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+import grpc
 import numpy as np
 from ulid import ULID
 
@@ -110,6 +111,7 @@ class SyntheticAgent(ebpf_pb2_grpc.DebugServiceServicer):
         started: The requests for a start that came in.
         stopped: The collector ids that were asked to stop.
         streamed: After which sequences streams began.
+        more_services: Add further services to its server, before it starts.
     """
 
     def __init__(self, agent_id: str = "agent-1", *, services: Sequence[str] = ("checkout",)) -> None:
@@ -126,6 +128,7 @@ class SyntheticAgent(ebpf_pb2_grpc.DebugServiceServicer):
         self.started: list[ebpf_pb2.StartUprobeCollectorRequest] = []
         self.stopped: list[str] = []
         self.streamed: list[int] = []
+        self.more_services: list[Callable[[grpc.aio.Server], None]] = []
         self._server: Server | None = None
         self._reporting: asyncio.Task[None] | None = None
         self._deadlines: set[asyncio.Task[None]] = set()
@@ -147,6 +150,8 @@ class SyntheticAgent(ebpf_pb2_grpc.DebugServiceServicer):
         """Serves, on the port it had before if it had one."""
         self._server = Server()
         ebpf_pb2_grpc.add_DebugServiceServicer_to_server(self, self._server.grpc)
+        for add in self.more_services:
+            add(self._server.grpc)
         self.address = await self._server.start(self.address, services=["coral.mesh.v1.DebugService"], flag="--listen")
 
     async def kill(self) -> None:
