@@ -28,7 +28,7 @@ def test_encodings_that_are_alike_have_one_effect() -> None:
     while at < end:
         row = program.decode(at, end - at)
         for instruction in row[::5]:
-            alone = values._understand(values._detail(instruction))
+            alone = values._understand(values.detail(instruction))
             remembered = values._effect(instruction)
             assert remembered.written == alone.written, instruction
             assert remembered.compared == alone.compared, instruction

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import capstone
 
 from coral.elf.arch import Flow, Instruction, State, Value
+from coral.elf.arch import x86_64_bounds as bounds
 from coral.elf.arch import x86_64_values as values
 from coral.model.addresses import Vaddr
 
@@ -171,7 +172,7 @@ class X8664:
 
     def bound(self, path: list[tuple[Instruction, bool]]) -> int | None:
         """See ``Architecture``."""
-        return values.bound(path)
+        return bounds.bound(path)
 
     def writes_arguments(self, instruction: Instruction, *, go: bool) -> bool:
         """See ``Architecture``."""

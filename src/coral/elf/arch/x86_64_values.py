@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import capstone
 from capstone import x86 as cs
 
-from coral.elf.arch import Flow, Instruction, State, Value, ValueKind
+from coral.elf.arch import Instruction, State, Value, ValueKind
 from coral.model.addresses import Vaddr
 
 RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 = range(16)
@@ -34,7 +34,7 @@ _decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
 _decoder.detail = True
 
 _NAMES = ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di")
-_NUMBERS: dict[int, int] = {}
+NUMBERS: dict[int, int] = {}
 for _number in range(16):
     if _number < 8:
         _stem = _NAMES[_number]
@@ -44,7 +44,7 @@ for _number in range(16):
     else:
         _aliases = [f"R{_number}", f"R{_number}D", f"R{_number}W", f"R{_number}B"]
     for _alias in _aliases:
-        _NUMBERS[getattr(cs, f"X86_REG_{_alias.upper()}")] = _number
+        NUMBERS[getattr(cs, f"X86_REG_{_alias.upper()}")] = _number
 
 _WIDE = frozenset(getattr(cs, f"X86_REG_{name}") for name in ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI"))
 _WIDE |= frozenset(getattr(cs, f"X86_REG_R{number}") for number in range(8, 16))
@@ -121,6 +121,11 @@ def distance(state: State, register: int) -> int | None:
     return value.number if value is not None and value.kind is ValueKind.STACK else None
 
 
+def written(instruction: Instruction) -> tuple[int, ...]:
+    """The registers that an instruction writes."""
+    return _effect(instruction).written
+
+
 def writes_arguments(instruction: Instruction, *, go: bool) -> bool:
     """Whether an argument register (in Go also R14, the goroutine) is overwritten."""
     arguments = _ARGUMENTS_GO if go else _ARGUMENTS
@@ -131,7 +136,7 @@ def is_no_operation(instruction: Instruction) -> bool:
     """Whether it is a multi-byte filler: ``lea 0(%rsi),%rsi``, ``xchg %ax,%ax``, ``add %al,(%rax)`` of zero bytes."""
     if not any(instruction.code):
         return True
-    raw = _detail(instruction)
+    raw = detail(instruction)
     operands = raw.operands
     if len(operands) != 2 or operands[0].type != cs.X86_OP_REG:
         return False
@@ -148,85 +153,17 @@ def is_no_operation(instruction: Instruction) -> bool:
 
 def jump_operand(instruction: Instruction, state: State) -> tuple[Value | None, Vaddr | None]:
     """Of an indirect jump: what is known of its target, and the memory slot it reads when that has a fixed address."""
-    operand = _detail(instruction).operands[0]
+    operand = detail(instruction).operands[0]
     if operand.type == cs.X86_OP_REG:
-        return state[_NUMBERS[operand.reg]], None
+        return state[NUMBERS[operand.reg]], None
     memory = operand.mem
     if memory.base == cs.X86_REG_RIP:
         return None, Vaddr(instruction.end + memory.disp)
     return _element(memory, state, 8, ValueKind.POINTER), None
 
 
-def bound(path: list[tuple[Instruction, bool]]) -> int | None:
-    """How many elements a jump table has, read from the check of its index: ``cmp $n,x; ja default`` or ``and $mask,x``.
-
-    Args:
-        path: The jump and the instructions before it, backwards, each with whether it was left by jumping.
-    """
-    index: set[object] = set()
-    extra: int | None = None
-    checked: dict[object, int] = {}  # places that were compared, not known yet to hold the index, with what that would mean
-    for instruction, jumped in path:
-        if instruction.flow is Flow.BRANCH:
-            # What is known on this way: not above, below or equal: n + 1 elements; below: n.
-            extra = ({6: 1, 2: 0} if jumped else {7: 1, 3: 0}).get(instruction.condition)
-            continue
-        if instruction.flow is Flow.CALL:
-            return None
-        if instruction.flow not in (Flow.NEXT, Flow.INDIRECT):
-            continue
-        raw = _detail(instruction)
-        operands = raw.operands
-        read = next((o.mem.index for o in operands if o.type == cs.X86_OP_MEM and o.mem.index and o.mem.scale in (4, 8)), 0)
-        if not index:
-            if read in _NUMBERS:
-                index = {_NUMBERS[read]}
-            continue
-        compared: dict[object, int] = {}
-        # A subtraction, of which only the flags are used, is clang's comparison without optimization.
-        if raw.id in (cs.X86_INS_CMP, cs.X86_INS_SUB) and extra is not None:
-            number = int(operands[1].imm) + extra if operands[1].type == cs.X86_OP_IMM else -1
-            extra = None
-            if 0 <= number < _LARGEST_TABLE:
-                compared[_place(operands[0])] = number
-            if raw.id == cs.X86_INS_CMP and _place(operands[0]) in index:
-                return number if compared else None
-        if len(operands) == 2 and raw.id in _COPIES:
-            target, source = _place(operands[0]), _place(operands[1])
-            if target in index:
-                if source in checked:
-                    return checked[source]
-                index = index - {target} | {source}
-                continue
-            if source in index and target in checked:
-                return checked[target]
-        if raw.id == cs.X86_INS_AND and _place(operands[0]) in index and operands[1].type == cs.X86_OP_IMM:
-            number = int(operands[1].imm)
-            return number + 1 if 0 < number < _LARGEST_TABLE and not number & (number + 1) else None
-        written = set(_effect(instruction).written)
-        index -= written
-        changed = {*written, *(_place(o) for o in operands[:1] if o.type == cs.X86_OP_MEM)}
-        checked = {**{place: number for place, number in checked.items() if place not in changed}, **compared}
-        if not index:
-            return None
-    return None
-
-
-_LARGEST_TABLE = 65_536
-_COPIES = frozenset((cs.X86_INS_MOV, cs.X86_INS_MOVZX, cs.X86_INS_MOVSXD))
-
-
-def _place(operand: Any) -> object:
-    """What an operand names, so that two of them can be compared: a register's number, or how memory is addressed."""
-    if operand.type == cs.X86_OP_REG:
-        return _NUMBERS.get(operand.reg)
-    if operand.type == cs.X86_OP_MEM:
-        memory = operand.mem
-        return (memory.segment, memory.base, memory.index, memory.scale, memory.disp)
-    return None
-
-
-def _detail(instruction: Instruction) -> Any:
+def detail(instruction: Instruction) -> Any:
+    """The instruction as capstone takes it apart."""
     return next(_decoder.disasm(instruction.code, instruction.address, 1))
 
 
@@ -239,7 +176,7 @@ def _effect(instruction: Instruction) -> _Effect:
         alike = _alike(code)
         found = _effects.get(alike)
         if found is None:
-            found = _effects[alike] = _understand(_detail(instruction))
+            found = _effects[alike] = _understand(detail(instruction))
         _effects[code] = found
     return found
 
@@ -287,9 +224,9 @@ def _understand(raw: Any) -> _Effect:
     """The effect of one encoding."""
     _, writes = raw.regs_access()
     operands = raw.operands
-    writes = {_NUMBERS[register] for register in writes if register in _NUMBERS}
+    writes = {NUMBERS[register] for register in writes if register in NUMBERS}
     if raw.id in _UNREPORTED:
-        writes |= _UNREPORTED[raw.id] | {_NUMBERS[o.reg] for o in operands if o.type == cs.X86_OP_REG and o.reg in _NUMBERS}
+        writes |= _UNREPORTED[raw.id] | {NUMBERS[o.reg] for o in operands if o.type == cs.X86_OP_REG and o.reg in NUMBERS}
     written = tuple(sorted(writes))
     handler = _HANDLERS.get(raw.id)
     if handler is not None:
@@ -303,7 +240,7 @@ def _register(operand: Any) -> int:
     """The number of a full 64-bit register operand; -1 for anything else."""
     if operand.type != cs.X86_OP_REG or operand.reg not in _WIDE:
         return -1
-    return _NUMBERS[operand.reg]
+    return NUMBERS[operand.reg]
 
 
 def _moved(value: Value | None, by: int) -> Value | None:
@@ -317,13 +254,13 @@ def _element(memory: Any, state: State, size: int, kind: ValueKind) -> Value | N
     """The element of ``size`` bytes that a memory operand reads, when the table is at a known address."""
     if memory.index == 0 or memory.segment:
         return None
-    base = state[_NUMBERS[memory.base]] if memory.base in _NUMBERS else None
+    base = state[NUMBERS[memory.base]] if memory.base in NUMBERS else None
     if memory.scale == size:
         if memory.base == 0:
             return Value(kind, memory.disp) if memory.disp > 0 else None
         return Value(kind, base.number + memory.disp) if base is not None and base.kind is ValueKind.CONSTANT else None
     # Unoptimized: the index was scaled before.
-    index = state[_NUMBERS[memory.index]] if memory.scale == 1 and memory.index in _NUMBERS else None
+    index = state[NUMBERS[memory.index]] if memory.scale == 1 and memory.index in NUMBERS else None
     for table, scaled in ((base, index), (index, base)):
         if table is not None and table.kind is ValueKind.CONSTANT and scaled == Value(ValueKind.SCALED, size):
             return Value(kind, table.number + memory.disp)
@@ -356,7 +293,7 @@ def _mov(raw: Any, operands: Any, written: tuple[int, ...]) -> _Effect | None:
     target, source = operands
     if target.type != cs.X86_OP_REG:
         return None
-    number = _NUMBERS.get(target.reg, -1)
+    number = NUMBERS.get(target.reg, -1)
     if number < 0:
         return None
     if source.type == cs.X86_OP_REG and _register(target) >= 0 and _register(source) >= 0:
@@ -371,7 +308,7 @@ def _mov(raw: Any, operands: Any, written: tuple[int, ...]) -> _Effect | None:
         kind = ValueKind.POINTER if size == 8 else ValueKind.RAW_OFFSET
         return _Effect(written, lambda state, _: {number: _element(memory, state, size, kind)})
     if source.type == cs.X86_OP_MEM and target.size == 8 and source.mem.base in _WIDE and not source.mem.disp:
-        place = _NUMBERS[source.mem.base]
+        place = NUMBERS[source.mem.base]
         return None if source.mem.segment else _Effect(written, lambda state, _: {number: _read(state[place])})
     return None
 
@@ -399,7 +336,7 @@ def _sign_extend(raw: Any, operands: Any, written: tuple[int, ...]) -> _Effect |
         if source.type == cs.X86_OP_MEM:
             memory = source.mem
             return _Effect(written, lambda state, _: {number: _element(memory, state, 4, ValueKind.OFFSET)})
-        origin = _NUMBERS.get(source.reg, -1)
+        origin = NUMBERS.get(source.reg, -1)
         if origin < 0:
             return None
 
@@ -423,7 +360,7 @@ def _lea(raw: Any, operands: Any, written: tuple[int, ...]) -> _Effect | None:
     displacement = int(memory.disp)
     if memory.base == cs.X86_REG_RIP:
         return _Effect(written, lambda state, end: {number: Value(ValueKind.CONSTANT, end + displacement)})
-    base = _NUMBERS.get(memory.base, -1)
+    base = NUMBERS.get(memory.base, -1)
     if base < 0 or memory.base not in _WIDE:
         return None
     return _Effect(written, lambda state, _: {number: _moved(state[base], displacement)})
