@@ -65,7 +65,8 @@ class Recipe:
             return found.resolve()
         if shutil.which(self.command[0]) is None:
             raise Unavailable(f"{self.command[0]} is not installed: apt-get install {self.package}")
-        digest = hashlib.sha256("\0".join((*self.command, *map("=".join, sorted(self.environment.items())))).encode())
+        facts = (*self.command, *map("=".join, sorted(self.environment.items())))
+        digest = hashlib.sha256("\0".join(facts).replace(str(ROOT), "").encode())  # the same in every checkout
         for source in self.sources:
             digest.update(source.read_bytes())
         output = BUILD / "images" / f"{self.name.replace('/', '-')}-{digest.hexdigest()[:12]}" / "image"
