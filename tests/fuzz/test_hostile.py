@@ -17,7 +17,8 @@ from coral.model.errors import CoralError, DeadlineExceeded, FailedPrecondition
 from fuzz import hostile
 from fuzz.campaign import peak_bytes
 
-_LIMIT_S = 2.0
+_LIMIT_S = 1.5
+"""Of CPU time; of time it is twice that."""
 _AGENT_GROWS_BYTES = 64 << 20
 _CHANGING_BYTES = 512 << 20
 
@@ -42,7 +43,7 @@ def test_absurd_images_cost_a_question_each() -> None:
                     found[name] = (await parser.plan(fd, file.key, name, function)).method.value
                 except CoralError as error:
                     found[name] = error.code
-                assert time.monotonic() - asked < _LIMIT_S + 2, name
+                assert time.monotonic() - asked < 2 * _LIMIT_S + 2, name
                 assert all(peak_bytes(pid) < 1.5 * MEMORY_BYTES for pid in parser.reader_pids), name
                 os.close(fd)
             assert (await parser.functions([true], pattern="", offset=0, limit=9)).matches >= 0
@@ -123,7 +124,7 @@ def test_one_slow_file_does_not_hold_up_another(tmp_path: Path) -> None:
                 asked = time.monotonic()
                 for error in await asyncio.gather(*questions, return_exceptions=True):
                     assert isinstance(error, DeadlineExceeded)
-                assert time.monotonic() - asked < _LIMIT_S + 2
+                assert time.monotonic() - asked < 2 * _LIMIT_S + 2
                 assert parser.reader_pids
 
     asyncio.run(run())

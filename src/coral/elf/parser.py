@@ -38,6 +38,8 @@ _AT_ONCE = 2
 _WAITING = 512
 _WAITING_FOR_ONE = 64
 _REFUSED_S = 60.0
+_PATIENCE = 2.0
+"""How many times the limit of CPU time a request may take when the host has other things to do."""
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
@@ -46,7 +48,7 @@ class Parser:
     """Reads files, in other processes. An async context manager: entering starts them, leaving ends them.
 
     Args:
-        limit_s: How long one request may take; then its reader is killed.
+        limit_s: How much CPU time one request may take, and half of how long; then its reader is killed.
     """
 
     def __init__(self, *, limit_s: float = 20.0) -> None:
@@ -196,12 +198,12 @@ class Parser:
     ) -> _V:
         descriptors = [file.fd for file in files]
         try:
-            answer = await self._readers.ask(keys, message, descriptors, limit_s=self._limit_s)
+            answer = await self._readers.ask(keys, message, descriptors, limit_s=_PATIENCE * self._limit_s)
         except ReaderDied as error:
             # Killed by somebody else, or gone with its template: not necessarily the file's doing. Twice is.
             if error.status not in (None, -signal.SIGKILL) or error.defect:
                 raise
-            answer = await self._readers.ask(keys, message, descriptors, limit_s=self._limit_s)
+            answer = await self._readers.ask(keys, message, descriptors, limit_s=_PATIENCE * self._limit_s)
         try:
             if "error" in answer:
                 failure = error_from_json(answer["error"])

@@ -36,8 +36,10 @@ _FORK_S = 10.0
 _LEAVE_S = 0.2
 """A process whose connection was closed leaves by itself, unless it hangs."""
 _KEPT = 6
-_IDLE_BYTES = 256 << 20
-"""What a reader may hold on to between two questions."""
+_IDLE_BYTES = 512 << 20
+"""What a reader may hold on to between two questions; one that has listed 100,000 functions holds 240 MB."""
+_ALL_IDLE_BYTES = 1 << 30
+"""What all of them may."""
 _RSS_ANON = re.compile(r"^RssAnon:\s+(\d+) kB$", re.MULTILINE)
 
 
@@ -327,7 +329,7 @@ class Readers:
         """Ends readers that are too large to keep, or too many."""
         if reader.memory_bytes > _IDLE_BYTES:
             await self._end(key)
-        while len(self._readers) > _KEPT:
+        while len(self._readers) > _KEPT or sum(each.memory_bytes for each in self._readers.values()) > _ALL_IDLE_BYTES:
             oldest = next((each for each in self._readers if each not in self._asking), None)
             if oldest is None:
                 return

@@ -113,7 +113,7 @@ def serve(connection: socket.socket) -> None:
         try:
             head += read_exactly(connection, _LENGTH.size - len(head))
             request = json.loads(read_exactly(connection, _LENGTH.unpack(head)[0]))
-            # The agent's own clock decides; this one ends a reader that nobody waits for any more.
+            # Of CPU time, and of a reader that nobody waits for any more too; how long it takes is for the agent to limit.
             signal.setitimer(signal.ITIMER_PROF, request["limit_s"])
             answer = worker.answer(request, descriptors)
             signal.setitimer(signal.ITIMER_PROF, 0)
