@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import selectors
+import select
 import subprocess
 import sys
 import time
@@ -86,8 +86,8 @@ class _Target:
         self._questions = process.stdin
         self._answers = process.stdout.fileno()
         self._until_s = until_s
-        self._ready = selectors.DefaultSelector()
-        self._ready.register(self._answers, selectors.EVENT_READ)
+        self._ready = select.poll()
+        self._ready.register(self._answers, select.POLLIN)
         self._line()
 
     def call_ns(self, offset: int) -> float:
@@ -100,7 +100,7 @@ class _Target:
         return min(rounds)
 
     def _line(self) -> bytes:
-        if not self._ready.select(max(0.0, self._until_s - time.monotonic())):
+        if not self._ready.poll(max(0.0, self._until_s - time.monotonic()) * 1000):
             raise FailedPrecondition(
                 f"The process that is probed to measure costs did not answer within {_LIMIT_S:g} s.",
                 hint="The host is very busy: try again later.",
