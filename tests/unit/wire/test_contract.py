@@ -9,6 +9,7 @@ from google.protobuf.descriptor import Descriptor
 
 from coral.wire._generated.colony.v1 import debug_pb2, inspect_pb2, registry_pb2
 from coral.wire._generated.mesh.v1 import ebpf_pb2
+from coral.wire._generated.mesh.v1 import inspect_pb2 as mesh_inspect_pb2
 
 MESH = """
 StartUprobeCollectorRequest agent_id 1 service_name 2 function_name 3 duration 4 config 5 sdk_addr 6 session_id 100 \
@@ -67,6 +68,33 @@ HeartbeatResponse register_again 1
 ServiceInfo name 1 agent_id 2 instances 3 sdk_enabled 4 sdk_addr 5 sdk_version 6 rule 7
 """
 
+MESH_INSPECT = """
+ListImagesRequest service_name 1 library 2 all_libraries 3
+ListImagesResponse images 1
+Image image_id 1 build_id 2 path 3 library 4 language 5 language_version 6 instances 7 pid 8 error 9
+ListFunctionsRequest service_name 1 image_id 2 pattern 3 offset 4 limit 5 budget_ms 6 library 7 spend_again 8
+FunctionTable name 1 demangled 2 language 3 verdict 4 languages 5 verdicts 6
+Verdict probeable 1 reason 2 exact 3
+ListFunctionsResponse functions 1 matches 2 next_offset 3 undecided 4
+ExplainFunctionRequest service_name 1 function_name 2
+ExplainFunctionResponse explanations 1 skipped 2 trap_cost 3
+Explanation image 1 name 2 probeable 3 reason 4 hint 5 language 6 method 7 pairing 8 addresses 9 sites 10 \
+symbol_sources 11 cost 12 notes 13
+FunctionAddress vaddr 1 file_offset 2 size_bytes 3 symbol 4 source_file 5 also_named 6
+ProbeSite offset 1 kind 2 reason 3 vaddr 4 instruction 5 emulated 6 to 7 conditional 8
+TrapCost emulated_ns 1 stepped_ns 2 pairing_ns 3 unavailable 4
+CostForecast lowest_ns 1 highest_ns 2
+"""
+
+INSPECT = """
+ListFunctionsRequest service_name 1 pattern 2 library 3 all_libraries 4 page_size 5 page_token 6 budget_ms 7 spend_again 8
+ListFunctionsResponse images 1 next_page_token 2 warnings 3
+ImageFunctions image 1 agent_ids 2 functions 3 matches 4 undecided 5
+ExplainFunctionRequest service_name 1 function_name 2
+ExplainFunctionResponse hosts 1 warnings 2
+HostExplanation agent_id 1 explanations 2 skipped 3 trap_cost 4
+"""
+
 SERVICES = [
     (ebpf_pb2, "coral.mesh.v1.DebugService", "StartUprobeCollector StopUprobeCollector QueryUprobeEvents StreamUprobeEvents"),
     (
@@ -75,7 +103,8 @@ SERVICES = [
         "AttachUprobe DetachUprobe QueryUprobeEvents ListDebugSessions GetDebugResults UpdateProbeFilter FollowUprobeEvents",
     ),
     (registry_pb2, "coral.colony.v1.RegistryService", "RegisterAgent Heartbeat ListAgents ListServices"),
-    (inspect_pb2, "coral.colony.v1.InspectService", ""),
+    (inspect_pb2, "coral.colony.v1.InspectService", "QueryDatabase ListFunctions ExplainFunction"),
+    (mesh_inspect_pb2, "coral.mesh.v1.InspectService", "ListImages ListFunctions ExplainFunction"),
 ]
 
 TYPES = """
@@ -119,7 +148,13 @@ def rows(table: str) -> list[tuple[str, dict[str, int]]]:
 
 PINNED = [
     pytest.param(module.DESCRIPTOR.message_types_by_name[message], fields, id=f"{module.DESCRIPTOR.package}.{message}")
-    for module, table in ((ebpf_pb2, MESH), (debug_pb2, COLONY), (registry_pb2, REGISTRY))
+    for module, table in (
+        (ebpf_pb2, MESH),
+        (debug_pb2, COLONY),
+        (registry_pb2, REGISTRY),
+        (mesh_inspect_pb2, MESH_INSPECT),
+        (inspect_pb2, INSPECT),
+    )
     for message, fields in rows(table)
 ]
 
