@@ -6,6 +6,8 @@ from coral.elf.symbols import SymbolTable
 from coral.model.errors import NotFound
 from coral.model.text import printable
 
+_MOST_LIBRARIES = 10
+
 
 def explained(symbols: SymbolTable, text: str, path: str, error: NotFound) -> NotFound:
     """A ``NotFound`` with what else is known: that the function is a library's, and which symbol files were not used.
@@ -19,14 +21,15 @@ def explained(symbols: SymbolTable, text: str, path: str, error: NotFound) -> No
     message, hints = error.message, [error.hint] if error.hint else []
     imported = symbols.imports.get(text.partition("@")[0])
     if imported is not None:
-        name = printable(imported.name)
-        if imported.library:
-            library = printable(imported.library)
-            message = f"{path} does not have the function {name!r}: it is imported from {library}."
-            hints.insert(0, f"Name it as {library}!{name}.")
-        else:
-            message = f"{path} does not have the function {name!r}: it is imported from a library."
-            hints.insert(0, f"Name it as LIBRARY!{name}, with the library as it stands in /proc/PID/maps.")
+        # Symbols without versions, as with musl, are looked for in all libraries that are asked for, by name alone.
+        named = [imported.library] if imported.library else symbols.needed
+        libraries = [printable(library.rpartition("/")[2]) for library in named]
+        source = (
+            f"one of {', '.join(libraries[:_MOST_LIBRARIES])}" if len(libraries) > 1 else "".join(libraries) or "a library"
+        )
+        message = f"{path} does not have the function {printable(imported.name)!r}: it is imported from {source}."
+        library = libraries[0] if len(libraries) == 1 else "LIBRARY"
+        hints.insert(0, f"Name it as {library}!{printable(imported.name)}.")
     return NotFound(message, hint=" ".join([*hints, *_files(symbols)]), details=error.details)
 
 

@@ -26,6 +26,7 @@ def read_symbols(file: ElfFile, frames: Frames, debug: Sequence[OpenFile]) -> Sy
         FailedPrecondition: There are absurdly many names.
     """
     found = SymbolTable(frames)
+    found.needed = file.dynamic.needed
     own = _symtab(file.headers)
     if own is not None:
         found.add_table(".symtab", own)

@@ -74,6 +74,7 @@ class SymbolTable:
     Attributes:
         by_name: The functions of each name, in the order of the tables.
         imports: The functions that the file takes from libraries, by name.
+        needed: The libraries that it asks for.
         sources: Where the names are from, such as ``.symtab``, for people.
         notes: Why other places were not used, as sentences.
         wanted: Where a debug file would have more names, below a folder of such files; empty when none is missing.
@@ -82,6 +83,7 @@ class SymbolTable:
     def __init__(self, frames: Frames | None = None) -> None:
         self.by_name: dict[str, list[Function]] = {}
         self.imports: dict[str, Import] = {}
+        self.needed: tuple[str, ...] = ()
         self.sources: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
         self.wanted = ""

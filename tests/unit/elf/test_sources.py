@@ -231,3 +231,26 @@ def test_a_name_means_the_default_version(tmp_path: Path) -> None:
     asked = ("both", "both@V1", "both@@V2", "old", "old@V1")
     first, *_ = vaddrs = [plan(image, name).entries[0].offset for name in asked]
     assert [vaddr - first for vaddr in vaddrs] == [0, -1, 0, 1, 1]
+
+
+def test_without_versions_an_import_is_of_any_library_that_is_asked_for(tmp_path: Path) -> None:
+    """Nothing in the file says which; the message lists them."""
+    libraries = []
+    for name in ("one", "two"):
+        body = f".text\n.globl of_{name}\n.type of_{name}, @function\nof_{name}: ret\n.size of_{name}, 1\n"
+        library = elf_images.gcc(tmp_path / f"lib{name}.so", body, "-shared", "-nostdlib")
+        libraries.append(str(library))
+        user = elf_images.gcc(
+            tmp_path / "user.so",
+            ".text\n.globl f\n.type f, @function\nf: jmp of_one@plt\n.size f, .-f\n",
+            *("-shared", "-nostdlib", f"-Wl,-rpath,{tmp_path}", "-Wl,--no-as-needed", *libraries),
+        )
+        with pytest.raises(NotFound) as missing:
+            plan(elf_images.program(user), "of_one")
+        names = [f"lib{each}.so" for each in ("one", "two")][: len(libraries)]
+        expected = ", ".join(names)
+        expected = f"one of {expected}" if name == "two" else expected
+        assert missing.value.message == f"{user} does not have the function 'of_one': it is imported from {expected}."
+        assert (
+            missing.value.hint.split(" The nearest")[0] == f"Name it as {'libone.so' if name == 'one' else 'LIBRARY'}!of_one."
+        )
