@@ -35,18 +35,22 @@ def test_a_debug_file_beside_the_program(stack: Stack, program: Path) -> None:
 
 
 def test_a_debug_file_with_another_content_is_not_used(stack: Stack, program: Path) -> None:
-    """The symbols of something else would put breakpoints anywhere, so it is refused, with the reason and the next step."""
+    """The symbols of something else would put breakpoints anywhere, so it is refused, with the reason and the next step.
+
+    Once the right one is there, it is used, though the same question was answered before.
+    """
     debug = split(program, program.parent / "loop.debug", link=True)
-    with debug.open("ab") as file:
-        file.write(b"changed")
+    right = debug.read_bytes()
+    debug.write_bytes(right + b"changed")
     with running(program, "--calls", 10) as target:
         with pytest.raises(grpc.RpcError) as refused:
             rpc.attach(stack.colony, target.service, "work")
         assert refused.value.code() is grpc.StatusCode.NOT_FOUND
         assert f"{debug} was not used: its CRC is not " in refused.value.details()
         assert "install its debug symbols" in refused.value.details()
-        target.run()
-        assert target.finish() == 0
+        debug.write_bytes(right)
+        seen = observe(stack, target, "work")
+    assert counted(seen.ledger) == every_call_stored(10)
 
 
 def test_symbols_packed_into_the_program(stack: Stack, program: Path) -> None:
