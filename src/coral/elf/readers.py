@@ -17,14 +17,15 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from coral.elf.messages import error_from_json, read_exactly
-from coral.model.errors import Internal
+from coral.model.errors import Internal, ResourceExhausted
+from coral.model.text import printable
 
 _LENGTH = struct.Struct(">I")
 _MOST_ANSWER_BYTES = 64 << 20
@@ -32,7 +33,7 @@ _MOST_ANSWER_BYTES = 64 << 20
 _GREETING_BYTES = 1 << 16
 _START_S = 60.0
 """Python and its libraries are imported in that time on any host that can run them."""
-_FORK_S = 10.0
+_FORK_S = 30.0
 _LEAVE_S = 0.2
 """A process whose connection was closed leaves by itself, unless it hangs."""
 _KEPT = 6
@@ -123,6 +124,10 @@ def _disconnect(connection: socket.socket) -> None:
     connection.close()
 
 
+def _without_own(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if not name.startswith("CORAL_")}
+
+
 class _Template:
     """The process that forks readers. Its methods block, and may be called by any thread."""
 
@@ -135,8 +140,8 @@ class _Template:
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                # Threads would not be confined, and a fork leaves them behind.
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                # Threads would not be confined, and a fork leaves them behind. Readers inherit all of this: no credentials.
+                env={**_without_own(os.environ), "OPENBLAS_NUM_THREADS": "1"},
             )
         self._control = ours
         self._lock = threading.Lock()
@@ -147,7 +152,7 @@ class _Template:
         """A new reader.
 
         Raises:
-            CoralError: It could not be confined.
+            CoralError: It could not be started, or not confined.
             OSError, EOFError, ValueError: The template died.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -155,8 +160,11 @@ class _Template:
             self._greet()
             socket.send_fds(self._control, [b"f"], [theirs.fileno()])
             packet, handles, _, _ = socket.recv_fds(self._control, _GREETING_BYTES, 1)
-            if not handles:
+            if not packet:
                 raise EOFError("the template ended")
+            if not handles:
+                reason = printable(packet.decode(errors="replace"))
+                raise ResourceExhausted(f"No process could be started to read files: {reason}.", hint="Try again.")
             reader = Reader(int(packet), handles[0], ours)
         greeting = reader.receive(time.monotonic() + _FORK_S, _GREETING_BYTES)
         if "error" in greeting:

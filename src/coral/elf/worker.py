@@ -5,7 +5,8 @@ reader, so that a hostile file has nothing but its own reader to take over, to f
 
 FD is one end of a unix socket of packets to the agent. The template's first packet is its greeting; then it is told ``f``,
 with a stream socket along (SCM_RIGHTS), and answers with the process id of the reader at that stream and a handle on it
-(pidfd), or ``w`` and a process id, and answers with its exit status once it ended.
+(pidfd), or without one with the reason why there is none; or ``w`` and a process id, and answers with its exit status once it
+ended.
 
 On a reader's stream a message is its length in four bytes (big endian) and JSON. First comes its greeting. Each request
 brings descriptors along, of the image and of files that may hold its symbols, so that no reader opens anything by path.
@@ -165,7 +166,12 @@ def _run_template(control: socket.socket) -> None:
             return
         if command == b"f":
             (descriptor,) = descriptors
-            reader = os.fork()
+            try:
+                reader = os.fork()
+            except OSError as error:
+                os.close(descriptor)
+                control.send(str(error.strerror).encode())
+                continue
             if not reader:
                 status = 1
                 try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 from support import elf_images
 
-from coral.elf import readers, sandbox
+from coral.elf import readers, sandbox, worker
 from coral.elf.image import ImageKey
 from coral.elf.parser import Parser
 from coral.elf.readers import Reader
@@ -246,6 +247,43 @@ def test_a_plan_that_does_not_fit_the_file_is_refused(tmp_path: Path, shapes: Pa
 
     asyncio.run(run())
     _close(images)
+
+
+def test_a_template_that_cannot_fork_says_why_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host may have no room for one more process, for a moment."""
+
+    def full() -> int:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    monkeypatch.setattr(os, "fork", full)
+    template = threading.Thread(target=worker._run_template, args=(theirs,))
+    template.start()
+    for _ in range(2):
+        socket.send_fds(ours, [b"f"], [0])
+        packet, handles, _, _ = socket.recv_fds(ours, 100, 1)
+        assert (packet, handles) == (b"Resource temporarily unavailable", [])
+    ours.close()
+    template.join()
+    theirs.close()
+
+
+@pytest.mark.kernel
+def test_readers_inherit_no_settings(opened: tuple[int, ImageKey, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some are secret, and a reader may be taken over."""
+    monkeypatch.setenv("CORAL_TOKEN", "secret")
+
+    async def run() -> None:
+        async with Parser() as parser:
+            await parser.identify(*opened)
+            assert parser.template_pid is not None
+            assert b"CORAL_" not in _environment(parser.template_pid)
+
+    asyncio.run(run())
+
+
+def _environment(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/environ").read_bytes()
 
 
 def test_a_template_that_cannot_be_confined_reads_nothing(
