@@ -117,16 +117,16 @@ class InlineTrees:
         samples = self._trees[:: max(1, len(self._trees) // _ENOUGH), 0].tolist()
         for word in gomodule.GOFUNC_WORDS:
             base = self._file.pointer(module + 8 * word)
-            nodes = (self._file.read(base + sample + self._layout.name, 4) for sample in samples)
-            if samples and all(len(node) == 4 and self._is_name(_WORD.unpack(node)[0]) for node in nodes):
+            nodes = [self._file.read(base + sample + self._layout.name, 4) for sample in samples]
+            if any(map(any, nodes)) and all(len(node) == 4 and self._is_name(_WORD.unpack(node)[0]) for node in nodes):
                 return Vaddr(base)
         return None
 
     def _is_name(self, offset: int) -> bool:
         header = self._table.header
-        if header is None or not 0 < offset < header.functions - header.names:
+        if header is None or not 0 <= offset < header.functions - header.names:
             return False
-        return header.data[header.names + offset - 1] == 0 and header.data[header.names + offset] != 0
+        return (not offset or header.data[header.names + offset - 1] == 0) and header.data[header.names + offset] != 0
 
     @cached_property
     def _words(self) -> npt.NDArray[np.uint32]:
