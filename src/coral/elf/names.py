@@ -89,6 +89,7 @@ def find(symbols: SymbolTable, text: str, path: str) -> Match:
                 )
                 for group in groups
             ]
+        groups = _apart(groups)
         if len(groups) > 1:
             labels = sorted(_labels(groups))
             raise AmbiguousName(
@@ -99,6 +100,14 @@ def find(symbols: SymbolTable, text: str, path: str) -> Match:
         if groups:
             return groups[0]
     raise _not_found(symbols, text, path)
+
+
+def _apart(groups: Sequence[Match]) -> list[Match]:
+    """Several names of the same places are one function, by the shortest of them."""
+    found: dict[tuple[int, ...], Match] = {}
+    for group in sorted(groups, key=lambda group: len(group.name)):
+        found.setdefault(tuple(function.vaddr for function in group.functions), group)
+    return list(found.values())
 
 
 def all_functions(symbols: SymbolTable) -> list[Match]:

@@ -117,3 +117,21 @@ def test_an_image_without_any_function_names_says_so(tmp_path: Path) -> None:
 def test_search_gives_names_that_hold_the_text(image: Program) -> None:
     """The beginning of a name is enough."""
     assert names.nearest(image.symbols, "process_req")[:2] == ["process_request", "process_request_line"]
+
+
+def test_several_names_of_one_place_are_one_function(tmp_path: Path) -> None:
+    """Go's linker gives the functions of a plugin a second name: what ends like both means the one function."""
+    image = elf_images.assembly(
+        tmp_path,
+        """
+        .globl local.shop.Work
+        .type local.shop.Work, @function
+        local.shop.Work:
+        function shop.Work
+            ret
+        end shop.Work
+        .size local.shop.Work, .-local.shop.Work
+        """,
+    )
+    assert _found(image, "Work") == ("shop.Work", ["shop.Work"])
+    assert _found(image, "local.shop.Work") == ("local.shop.Work", ["local.shop.Work"])
