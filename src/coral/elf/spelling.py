@@ -111,7 +111,7 @@ class Spelling:
         if name.startswith("~"):
             return True
         around = self.parts[-2].name if len(self.parts) > 1 else ""
-        return name in (around, ALIASES.get(around, ("", ()))[0])
+        return name in (around, ALIASES.get(around, (around,))[0])
 
     @property
     def without_signature(self) -> Spelling:
@@ -246,6 +246,8 @@ def _implementation(inner: str, depth: int) -> list[Part]:
             raise Unreadable
         parts = list(spelling.parts)
     except Unreadable:
+        if not inner.strip():
+            raise
         parts = [Part(name=inner.strip())]
     if trait:
         parts[-1] = replace(parts[-1], trait=trait)
@@ -313,7 +315,7 @@ def _fit_parts(query: tuple[Part, ...], name: tuple[Part, ...]) -> Fit | None:
 def _fit_part(asked: Part, part: Part) -> Fit | None:
     same: Fit | None = Fit.EXACT
     if asked.name != part.name:
-        if part.arguments is None and ALIASES.get(part.name, ("", ()))[0] == asked.name:
+        if part.arguments is None and part.name in ALIASES and ALIASES[part.name][0] == asked.name:
             part = replace(part, name=asked.name, arguments=ALIASES[part.name][1])
         else:
             same = _fit_name(asked.name, part.name)
@@ -336,7 +338,7 @@ def _fit_name(asked: str, name: str) -> Fit | None:
         return Fit.EXACT
     if _SHIM.fullmatch(asked) and _SHIM.fullmatch(name):
         return Fit.EXACT
-    if asked.startswith("~") == name.startswith("~") and ALIASES.get(asked.lstrip("~"), ("", ()))[0] == name.lstrip("~"):
+    if asked.startswith("~") == name.startswith("~") and ALIASES.get(asked.lstrip("~"), (None,))[0] == name.lstrip("~"):
         return Fit.LOOSE
     same = None if name.startswith("~") or name.isidentifier() else fit_type(asked, name)
     if same is Fit.EXACT or same is Fit.LOOSE:

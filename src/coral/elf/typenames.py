@@ -215,6 +215,8 @@ def _type(text: str) -> _Type | None:
             if not text.startswith("::", at):
                 break
             at += 2
+        if not path:
+            return None
         if path[-1][0] in _TYPEDEFS and len(path) <= 2 and path[0][0] in (path[-1][0], "std"):
             path = [(_TYPEDEFS[path[-1][0]], None)]
     tail = tight(text[at:])
