@@ -14,7 +14,8 @@ from coral.elf.goinline import InlineTrees
 from coral.elf.gotable import GoTable
 from coral.elf.image import OpenFile
 from coral.elf.references import References
-from coral.elf.sources import read_symbols
+from coral.elf.sources import look_beside, read_symbols
+from coral.elf.symbols import SymbolTable
 from coral.elf.unwind import Unwinding
 from coral.model.addresses import Vaddr
 
@@ -33,7 +34,7 @@ _EXECUTABLE = 4  # SHF_EXECINSTR
 
 
 class Program:
-    """One image: its file, the tables in it, and questions about addresses.
+    """One image: its file, the tables in it, and questions about addresses. Each table is read when it is first asked for.
 
     Args:
         file: The image.
@@ -43,13 +44,35 @@ class Program:
     def __init__(self, file: ElfFile, *, debug: Sequence[OpenFile] = ()) -> None:
         self.file = file
         self.arch: Architecture = X8664()
-        self.frames = FrameTable(file)
-        self.symbols = read_symbols(file, self.frames, debug)
-        self.references = References(file)
-        self.go = GoTable(file)
-        if self.go and not self.symbols.at(self.go.first):
-            self.symbols.add_functions(".gopclntab", self.go.functions())
-        self.inlined = InlineTrees(file, self.go)
+        self._beside = look_beside(file.headers, debug)
+
+    @cached_property
+    def frames(self) -> FrameTable:
+        """The ranges that .eh_frame has."""
+        return FrameTable(self.file)
+
+    @cached_property
+    def symbols(self) -> SymbolTable:
+        """The functions that it names, and what was stripped from it; reading them takes 10 µs each."""
+        found = read_symbols(self.file, self.frames, self._beside)
+        if self.go and not found.at(self.go.first):
+            found.add_functions(".gopclntab", self.go.functions())
+        return found
+
+    @cached_property
+    def references(self) -> References:
+        """Who refers to what in it."""
+        return References(self.file)
+
+    @cached_property
+    def go(self) -> GoTable:
+        """The Go part of it; false when there is none."""
+        return GoTable(self.file)
+
+    @cached_property
+    def inlined(self) -> InlineTrees:
+        """Which Go functions were inlined into which."""
+        return InlineTrees(self.file, self.go)
 
     def unwinding(self, vaddr: int) -> Unwinding | None:
         """What .eh_frame says of the code at ``vaddr``; None when it says nothing that is understood."""

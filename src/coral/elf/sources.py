@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from coral.elf.debuglink import Rejected, debug_file
 from coral.elf.file import ElfFile
@@ -14,13 +15,43 @@ from coral.elf.symtab import Symbols
 from coral.model.text import printable
 
 
-def read_symbols(file: ElfFile, frames: Frames, debug: Sequence[OpenFile]) -> SymbolTable:
+class Beside(NamedTuple):
+    """What was found in the files beside an image.
+
+    Attributes:
+        path: Of the right one; empty when there is none.
+        headers: Of it.
+        notes: Why others were not used, as sentences.
+    """
+
+    path: str = ""
+    headers: Headers | None = None
+    notes: tuple[str, ...] = ()
+
+
+def look_beside(image: Headers, debug: Sequence[OpenFile]) -> Beside:
+    """The first of some files that holds what was stripped from an image.
+
+    Args:
+        image: The image.
+        debug: The files, the likeliest first; they may be closed afterwards.
+    """
+    notes: tuple[str, ...] = ()
+    for candidate in debug:
+        try:
+            return Beside(candidate.path, debug_file(image, candidate), notes)
+        except Rejected as rejected:
+            notes += (str(rejected),)
+    return Beside(notes=notes)
+
+
+def read_symbols(file: ElfFile, frames: Frames, beside: Beside) -> SymbolTable:
     """The functions that an image and what belongs to it name.
 
     Args:
         file: The image.
         frames: Tells sizes that symbols do not have.
-        debug: Files that may hold what was stripped from it, the likeliest first; the first right one is used.
+        beside: What was found beside it.
 
     Raises:
         FailedPrecondition: There are absurdly many names.
@@ -38,17 +69,12 @@ def read_symbols(file: ElfFile, frames: Frames, debug: Sequence[OpenFile]) -> Sy
             found.add_table(".gnu_debugdata", inner)
     except Rejected as rejected:
         found.notes += (str(rejected),)
-    for candidate in debug:
-        try:
-            beside = _symtab(debug_file(file.headers, candidate))
-        except Rejected as rejected:
-            found.notes += (str(rejected),)
-            continue
-        if beside is not None:
-            found.add_table(printable(candidate.path), beside)
-        return found
+    found.notes += beside.notes
+    kept = _symtab(beside.headers) if beside.headers is not None else None
+    if kept is not None:
+        found.add_table(printable(beside.path), kept)
     build_id = file.headers.build_id
-    if build_id and not {".symtab", ".gnu_debugdata"} & set(found.sources):
+    if build_id and kept is None and not {".symtab", ".gnu_debugdata"} & set(found.sources):
         found.wanted = f".build-id/{build_id[:2]}/{build_id[2:]}.debug"
     return found
 
