@@ -37,6 +37,11 @@ def musl_program(name: str, *flags: str) -> Path:
     return _gcc(name, (*flags, "-pthread"), compiler="musl-gcc")
 
 
+def c_program_32(name: str) -> Path:
+    """The executable of ``programs/c/NAME.c``, which needs no library, for the 32-bit mode of the same machine."""
+    return _gcc(name, ("-m32", "-ffreestanding", "-nostdlib", "-static", "-fno-stack-protector"))
+
+
 def c_library(name: str) -> Path:
     """The shared library of ``programs/c/NAME.c``, called ``libNAME.so``."""
     return _gcc(name, ("-shared", "-fPIC"), output=f"lib{name}.so")

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -16,6 +16,7 @@ from ulid import ULID
 from coral.agent.attach import Attacher, attached_sites
 from coral.agent.clock import boot_ns, wall_ns
 from coral.agent.collector import Collector
+from coral.agent.guards import Guards
 from coral.agent.open_calls import proven_gone
 from coral.agent.processes import Processes
 from coral.agent.pump import Pump
@@ -76,6 +77,7 @@ class Collectors:
         self._by_id: dict[str, Collector] = {}
         self._by_slot: dict[int, Collector] = {}
         self._starting: dict[str, asyncio.Task[Collector | CoralError]] = {}
+        self._guards = Guards(engine)
         self._pump = Pump(engine, self._deliver)
         self._tasks = asyncio.TaskGroup()
         self._ready = asyncio.Event()
@@ -112,6 +114,7 @@ class Collectors:
             finally:
                 # What matters now is that nothing stays in any process when this one goes.
                 await asyncio.shield(asyncio.to_thread(self._attacher.close_links, list(self._by_slot.values())))
+                self._guards.close()
 
     async def start(self, spec: ProbeSpec, *, session_id: str, actor: str, of_colony: bool) -> Collector:
         """Starts a collector, or returns the one that this session has here already.
@@ -223,6 +226,7 @@ class Collectors:
     async def _finish(self, collector: Collector, status: Status, code: ReasonCode) -> None:
         """Detaches, verifies, takes the last events and closes the books."""
         async with collector.changing:
+            kept = await asyncio.to_thread(self._guard, collector)
             self._engine.begin_detach(collector.slot)
             await asyncio.to_thread(self._attacher.close_links, [collector])
             await self._pump.flush()
@@ -231,18 +235,31 @@ class Collectors:
             )
             collector.count_gone(gone)
             others = [other for other in self._by_slot.values() if other is not collector]
-            left = await asyncio.to_thread(_left_behind, collector, others)
+            left = await asyncio.to_thread(_left_behind, collector, others, kept.keys())
+            kept.update(left)
             keys, _ = await asyncio.to_thread(self._engine.open_calls, collector.slot)
             for tracked in list(collector.tracked.values()):
                 if tracked.instance.status is InstanceStatus.ATTACHED:
-                    collector.update(tracked, status=InstanceStatus.DETACHED)
-            collector.end(status, code, left or _SENTENCES.get(code, ""), open_calls=len(keys))
+                    reason = kept.get(tracked.id.pid, tracked.instance.reason)
+                    collector.update(tracked, status=InstanceStatus.DETACHED, reason=reason)
+            reason = next(iter(kept.values()), _SENTENCES.get(code, ""))
+            collector.end(status, code, reason, open_calls=len(keys))
             _close_images(collector)
             self._by_slot.pop(collector.slot, None)
             await asyncio.to_thread(self._engine.release_slot, collector.slot)
         if left:
-            _log.error("detach not verified", collector=collector.collector_id, reason=left)
+            _log.error("detach not verified", collector=collector.collector_id, reasons=left)
         _log.info("detached", collector=collector.collector_id, status=status, reason=code)
+
+    def _guard(self, collector: Collector) -> dict[int, str]:
+        """Keeps breakpoints that a debugger may have taken for code; says so, by process. Blocking."""
+        return {
+            pid: f"It is under a debugger (pid {debugger}), which may have set breakpoints on probed instructions: "
+            "those stay, without effect, until the debugger has let go of it."
+            for group in collector.groups.values()
+            if group.attachments
+            for pid, debugger in self._guards.protect(group.fd, group.key, attached_sites(collector, group))
+        }
 
     async def _discard(self, collector: Collector) -> None:
         """Takes back what a refused attach has done."""
@@ -279,6 +296,7 @@ class Collectors:
             before, lost = lost, self._engine.lost()
             if lost != before:
                 _log.error("the kernel's tables of processes were full: forked children may be missing", **lost)
+            await asyncio.to_thread(self._guards.release)
             self._forget_old()
 
     async def _follow_libraries(self, collector: Collector, *, turn: int) -> None:
@@ -394,33 +412,34 @@ def _close_images(collector: Collector) -> None:
         os.close(group.fd)
 
 
-def _left_behind(collector: Collector, others: Iterable[Collector]) -> str:
-    """What is still changed in the text of its processes, in words; empty when everything is as it was. Blocking.
+def _left_behind(collector: Collector, others: Iterable[Collector], guarded: Collection[int]) -> dict[int, str]:
+    """What is still changed in the text of its processes, in words, by process; empty when all is as it was. Blocking.
 
     Sites that other collectors probe too still have their breakpoints, and are no business of this one.
     """
     # By inode alone: overlay mounts that share a layer show one file under several devices.
-    shared = {
-        (group.key.inode, site.offset) for other in others for group in other.groups.values() for site in group.plan.sites
-    }
+    # Copied at once: the event loop goes on meanwhile.
+    groups = [group for other in others for group in list(other.groups.values())]
+    shared = {(group.key.inode, site.offset) for group in groups for site in group.plan.sites}
     # A child that this process has just forked (a worker, say) holds every link too until it execs, a moment later.
     deadline = time.monotonic() + _READ_BACK_S
-    for tracked in collector.tracked.values():
-        group = tracked.group
-        if group is None:
+    left = {}
+    for tracked in list(collector.tracked.values()):
+        pid, group = tracked.id.pid, tracked.group
+        if group is None or pid in guarded:
             continue
         own = [site for site in attached_sites(collector, group) if (group.key.inode, site.offset) not in shared]
         with suppress(ProcessGone):
-            sites = changed(tracked.id.pid, group.key, own)
+            sites = changed(pid, group.key, own)
             while sites and time.monotonic() < deadline:
                 time.sleep(_READ_AGAIN_S)
-                sites = changed(tracked.id.pid, group.key, sites)
+                sites = changed(pid, group.key, sites)
             if sites:
-                return (
-                    f"After the detach {len(sites)} sites of process {tracked.id.pid} do not have the bytes of the file: "
+                left[pid] = (
+                    f"After the detach {len(sites)} sites of process {pid} do not have the bytes of the file: "
                     "another tracer probes them too, or the kernel did not restore them."
                 )
-    return ""
+    return left
 
 
 def _exit_status(status: int) -> int:

@@ -30,6 +30,7 @@ from coral.kernel.layout import (
 from coral.kernel.maps import Map
 from coral.kernel.programs import Programs
 from coral.kernel.ring import Ring
+from coral.model.addresses import FileOffset
 from coral.model.errors import FailedPrecondition, ResourceExhausted
 from coral.model.probe import Mode, ProbeConfig, ProbeFilter
 from coral.model.site import FunctionPlan, Method, Site
@@ -199,6 +200,18 @@ class Engine:
             Attachment(exit_fds, ()).detach()
             raise
         return Attachment(exit_fds, (entry_fd,))
+
+    def guard(self, path: str, offsets: Sequence[FileOffset], *, pid: int) -> int:
+        """Puts a probe without effect at places of a file, in one process.
+
+        Returns:
+            The descriptor of the link; the probes are gone when it is closed.
+
+        Raises:
+            FailedPrecondition: The kernel refuses an instruction.
+            OSError: Anything else.
+        """
+        return link.create(self._programs.program_fd("on_guard"), path, offsets, [0] * len(offsets), pid=pid)
 
     def counters(self, slot: int) -> dict[str, int]:
         """The kernel's counters of a slot, by the names of the ledger."""

@@ -355,6 +355,14 @@ int on_exit(struct registers *registers)
 	return 0;
 }
 
+// Keeps a breakpoint where it is, and does nothing.
+SEC("uprobe")
+int on_guard(struct registers *registers)
+{
+	(void)registers;
+	return 0;
+}
+
 // ---- Which processes are members: children of members are, from before their first instruction. ----
 
 struct atomic {

@@ -12,7 +12,7 @@ from coral.model.errors import FailedPrecondition
 
 _KPROBE = 2  # BPF_PROG_TYPE_KPROBE
 _SLEEPABLE = 1 << 4  # BPF_F_SLEEPABLE
-_SITE_PROGRAMS = ("on_entry", "on_exit")
+_SITE_PROGRAMS = ("on_entry", "on_exit", "on_guard")
 _PROCESS_PROGRAMS = ("on_fork", "on_exec", "on_process_exit")
 
 
