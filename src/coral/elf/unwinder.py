@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable
 
 from coral.elf.arch import Instruction, State
@@ -18,13 +19,14 @@ class Unwinder:
     """What .eh_frame and .gcc_except_table say of the regions of one function.
 
     Attributes:
-        landings: Where exceptions go.
+        landings: Where exceptions go, by the range of instructions.
         understood: Whether every table of landing pads was; otherwise there may be more of them.
     """
 
     def __init__(self, program: Program) -> None:
         self._program = program
         self._descriptions: list[Unwinding] = []
+        self._starts: list[Vaddr] = []
         self.landings: list[Landing] = []
         self.understood = True
 
@@ -38,6 +40,8 @@ class Unwinder:
                 found = landings(self._program.file, unwinding)
                 self.understood = self.understood and found is not None
                 self.landings.extend(found or ())
+                self.landings.sort()
+                self._starts = [landing.start for landing in self.landings]
                 at = unwinding.end
             else:
                 at = self._program.frames.next_start(at) or region.end
@@ -46,10 +50,10 @@ class Unwinder:
 
     def pad(self, call: Instruction) -> Vaddr | None:
         """Where an exception out of a call goes; None when the function does not catch it."""
-        for landing in self.landings:
-            if landing.start < call.end <= landing.end:
-                return landing.pad
-        return None
+        index = bisect.bisect_right(self._starts, call.end - 1) - 1
+        if index < 0 or call.end > self.landings[index].end:
+            return None
+        return self.landings[index].pad
 
     def row(self, vaddr: int) -> Row | None:
         """What is said of the stack at an instruction; None when nothing is."""

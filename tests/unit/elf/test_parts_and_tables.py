@@ -9,13 +9,14 @@ from support import elf_images
 
 from coral.model.site import Method
 
+_LOAD = "movslq (%rcx,%rbx,4), %rax"
 _TABLE = """
     function f
         push %rbx
         push %rbx
         {check}
         lea .Ltable(%rip), %rcx
-        movslq (%rcx,%rbx,4), %rax
+        {load}
         add %rcx, %rax
         jmp *%rax
     .La: pop %rbx
@@ -50,9 +51,12 @@ _TABLE = """
         pytest.param("mov %rdi, %rbx\n cmp $2, %rbx\n jae .La", id="of-the-index"),
     ],
 )
-def test_a_check_of_the_index_bounds_the_table(tmp_path: Path, check: str) -> None:
+@pytest.mark.parametrize(
+    "load", [pytest.param(_LOAD, id="scaled"), pytest.param("shl $2, %rbx\n mov (%rbx,%rcx,1), %eax\n cltq", id="shifted")]
+)
+def test_a_check_of_the_index_bounds_the_table(tmp_path: Path, check: str, load: str) -> None:
     """The table ends where the check says, although what follows looks like places too."""
-    found = elf_images.plan_of(elf_images.assembly(tmp_path, _TABLE.format(check=check, between="")), "f")
+    found = elf_images.plan_of(elf_images.assembly(tmp_path, _TABLE.format(check=check, load=load, between="")), "f")
     assert (found.method, found.reason) == (Method.RET_SITES, "")
     assert [site.kind.value for site in found.sites] == ["entry", "return", "return"]
 
@@ -60,13 +64,13 @@ def test_a_check_of_the_index_bounds_the_table(tmp_path: Path, check: str) -> No
 def test_a_check_of_what_the_index_is_no_longer_is_none(tmp_path: Path) -> None:
     """What was checked and then changed says nothing of the index; the elements that are no places end the table."""
     check = "cmp $0, %rdi\n ja .La\n add $1, %rdi\n mov %rdi, %rbx"
-    found = elf_images.plan_of(elf_images.assembly(tmp_path, _TABLE.format(check=check, between="")), "f")
+    found = elf_images.plan_of(elf_images.assembly(tmp_path, _TABLE.format(check=check, load=_LOAD, between="")), "f")
     assert [site.kind.value for site in found.sites] == ["entry", "return", "return"]
 
 
 def test_an_impossible_case_leads_behind_the_function(tmp_path: Path) -> None:
     """Clang lets the cases that cannot be lead to the end of the function; the cases behind them are found all the same."""
-    text = _TABLE.format(check="mov %rdi, %rbx", between=".Lend - .Ltable, .Lend - .Ltable, ")
+    text = _TABLE.format(check="mov %rdi, %rbx", load=_LOAD, between=".Lend - .Ltable, .Lend - .Ltable, ")
     found = elf_images.plan_of(elf_images.assembly(tmp_path, text), "f")
     assert (found.method, found.reason) == (Method.RET_SITES, "")
     assert [site.kind.value for site in found.sites] == ["entry", "return", "return"]

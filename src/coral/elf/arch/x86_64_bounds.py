@@ -33,11 +33,11 @@ def bound(path: list[tuple[Instruction, bool]]) -> int | None:
             continue
         raw = values.detail(instruction)
         operands = raw.operands
-        read = next((o.mem.index for o in operands if o.type == cs.X86_OP_MEM and o.mem.index and o.mem.scale in (4, 8)), 0)
         if not index:
-            if read in values.NUMBERS:
-                index = {values.NUMBERS[read]}
+            index = _indices(operands)
             continue
+        if raw.id == cs.X86_INS_SHL and _place(operands[0]) in index:
+            continue  # where the load does not scale the index itself
         compared: dict[object, int] = {}
         # A subtraction, of which only the flags are used, is clang's comparison without optimization.
         if raw.id in (cs.X86_INS_CMP, cs.X86_INS_SUB) and extra is not None:
@@ -66,6 +66,15 @@ def bound(path: list[tuple[Instruction, bool]]) -> int | None:
         if not index:
             return None
     return None
+
+
+def _indices(operands: Any) -> set[object]:
+    """The registers that may hold the index in a load from a table."""
+    for operand in operands:
+        if operand.type == cs.X86_OP_MEM and operand.mem.index and operand.mem.scale in (1, 4, 8):
+            registers = (operand.mem.index,) if operand.mem.scale > 1 else (operand.mem.index, operand.mem.base)
+            return {values.NUMBERS[register] for register in registers if register in values.NUMBERS}
+    return set()
 
 
 def _place(operand: Any) -> object:

@@ -320,9 +320,10 @@ def _read(place: Value | None) -> Value | None:
 
 def _shift(raw: Any, operands: Any, written: tuple[int, ...]) -> _Effect | None:
     number = _register(operands[0])
-    if number < 0 or operands[1].type != cs.X86_OP_IMM or operands[1].imm != 3:
+    if number < 0 or operands[1].type != cs.X86_OP_IMM or operands[1].imm not in (2, 3):
         return None
-    return _Effect(written, lambda state, _: {number: Value(ValueKind.SCALED, 8)})
+    scaled = Value(ValueKind.SCALED, 1 << operands[1].imm)
+    return _Effect(written, lambda state, _: {number: scaled})
 
 
 def _sign_extend(raw: Any, operands: Any, written: tuple[int, ...]) -> _Effect | None:
