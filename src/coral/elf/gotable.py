@@ -190,23 +190,33 @@ class GoTable:
         return self.data[start:end].decode("utf-8", "replace") if end > start else ""
 
     def functions(self) -> list[Function]:
-        """All functions, as a symbol table that is gone would have listed them.
-
-        What Go's linker adds to the names of functions that follow the convention of assembly is added here too: of two of
-        one name, one passes calls on to the other; the one in assembly, or the one that passes on to a compiled one, is
-        NAME.abi0.
-        """
+        """All functions, as a symbol table that is gone would have listed them."""
         if not self:
             return []
-        raw = np.frombuffer(self.data, "u1")
-        # Go's linker replaces the dot of namesakes in functions, which ELF's readers were thought not to expect.
-        names = [
-            self.name(offset).replace("·", ".")
-            for offset in raw[self._rows[:, None] + np.arange(4, 8)].view("<i4").ravel().tolist()
+        # Go's linker writes the dot of namesakes in functions so in symbol tables (cmd/link/internal/ld/symtab.go).
+        names = [self.name(offset).replace("·", ".") for offset in self._words_at(4).view("<i4").tolist()]
+        ends = self._ends().tolist()
+        marked = self._of_assembly(names, ends)
+        return [
+            Function(
+                name=f"{name}.abi0" if index in marked else name,
+                vaddr=Vaddr(self.text + self._entries[index]),
+                size_bytes=ends[index] - self._entries[index],
+                local=True,
+                file=GO_FILE,
+            )
+            for index, name in enumerate(names)
+            if name
         ]
+
+    def _of_assembly(self, names: list[str], ends: list[int]) -> set[int]:
+        """Which functions follow the convention of assembly although another of their name follows that of the compiler.
+
+        Of two of one name, one passes calls on to the other. In symbol tables Go's linker marks the one in assembly, or the
+        one that passes on to a compiled one, as NAME.abi0.
+        """
         assembly = (self._bytes_at(self._tail_at + 1) & _FLAG_ASSEMBLY).astype(bool).tolist()
         generated = (self._bytes_at(self._tail_at) == self._wrapper).tolist()
-        ends = self._ends().tolist()
         shared = {name for name, count in Counter(names).items() if count > 1}
         both = {names[i] for i, passes_on in enumerate(generated) if passes_on and names[i] in shared}
         in_assembly = {names[i] for i, written in enumerate(assembly) if written and names[i] in both}
@@ -218,23 +228,12 @@ class GoTable:
             ):
                 whole[name] = i
         compiled = {name for i, name in enumerate(names) if name in both and not generated[i] and not assembly[i]}
-        found = []
-        for index, name in enumerate(names):
-            if not name:
-                continue
-            if name in in_assembly:
-                passes_on = assembly[index]
-            elif name in compiled:
-                passes_on = generated[index]
-            else:
-                passes_on = name in both and whole[name] != index
-            if passes_on:
-                name += ".abi0"
-            entry = self._entries[index]
-            found.append(
-                Function(name=name, vaddr=Vaddr(self.text + entry), size_bytes=ends[index] - entry, local=True, file=GO_FILE)
-            )
-        return found
+        return {
+            index
+            for index, name in enumerate(names)
+            if name in both
+            and (assembly[index] if name in in_assembly else generated[index] if name in compiled else whole[name] != index)
+        }
 
     def _ends(self) -> npt.NDArray[np.int64]:
         """Behind the last instruction of each function: Go's linker fills what is left before the next one with int3.
