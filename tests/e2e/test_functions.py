@@ -23,7 +23,7 @@ from coral.wire._generated.colony.v1 import inspect_pb2
 
 pytestmark = pytest.mark.kernel
 
-ITEM = ["name", "demangled", "library", "language", "probeable", "reason", "image_id", "path"]
+ITEM = ["name", "demangled", "library", "language", "probeable", "reason", "exact", "image_id", "path"]
 EXPLANATION = ["service_name", "function_name", "images", "skipped", "warnings"]
 IMAGE = [
     "name", "probeable", "reason", "hint", "image_id", "build_id", "path", "library", "language", "language_version",
@@ -52,6 +52,7 @@ def test_every_function_says_whether_it_can_be_probed(stack: Stack, refused: Tar
     """Each item has the promised keys, and the verdict that an attach would come to."""
     items = {item["name"]: item for item in listed(stack, refused.service)}
     assert [list(item) for item in items.values()] == [ITEM] * len(items)
+    assert all(item["exact"] for item in items.values())
     verdicts = {name: (items[name]["probeable"], items[name]["reason"]) for name in ("report", "jumps_anywhere")}
     assert verdicts["report"] == ("yes", "")
     assert verdicts["jumps_anywhere"][0] == "partly"

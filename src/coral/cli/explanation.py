@@ -144,7 +144,7 @@ def _image_picture(image: Document) -> Iterator[str]:
         yield _row("at", f"{address['vaddr']:#x} (file {address['file_offset']:#x}), {size}{source}: {address['symbol']}")
         if address["also_named"]:
             yield _row("", f"also named {', '.join(address['also_named'])}")
-    pairing = _PAIRINGS.get(image["pairing"], image["pairing"])
+    pairing = _PAIRINGS.get(image["pairing"], image["pairing"]) if image["method"] == "ret_sites" else ""
     yield _row("method", f"{_METHODS.get(image['method'], image['method'])}{f'; paired {pairing}' if pairing else ''}")
     instructions = max((len(site["instruction"]) for site in image["sites"]), default=0)
     for site in image["sites"]:

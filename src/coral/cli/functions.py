@@ -67,11 +67,11 @@ async def show_functions(options: Globals, wanted: Wanted) -> None:
 def function_documents(part: inspect_pb2.ImageFunctions) -> Iterator[Document]:
     """An item for each function of one image."""
     table = part.functions
-    verdicts = [(verdict.probeable, verdict.reason) for verdict in table.verdicts]
+    verdicts = [(verdict.probeable, verdict.reason, verdict.exact) for verdict in table.verdicts]
     languages = list(table.languages)
     image_id, path, library = part.image.image_id, part.image.path, part.image.library
     for name, demangled, language, verdict in zip(table.name, table.demangled, table.language, table.verdict, strict=True):
-        probeable, reason = verdicts[verdict]
+        probeable, reason, exact = verdicts[verdict]
         yield {
             "name": name,
             "demangled": demangled or name,
@@ -79,6 +79,7 @@ def function_documents(part: inspect_pb2.ImageFunctions) -> Iterator[Document]:
             "language": languages[language],
             "probeable": probeable,
             "reason": reason,
+            "exact": exact,
             "image_id": image_id,
             "path": path,
         }

@@ -11,7 +11,7 @@ from coral.client.agent import AgentClient
 from coral.colony.pool import AgentPool
 from coral.colony.refusal import refusal
 from coral.colony.registry import Registry
-from coral.model.errors import CoralError, InvalidArgument, NotFound
+from coral.model.errors import CoralError, FailedPrecondition, InvalidArgument, NotFound
 from coral.model.probe import split_function
 from coral.model.service import Agent
 from coral.model.text import check_name
@@ -55,6 +55,7 @@ class Functions:
         Raises:
             NotFound: No process of the service runs, or none has loaded the library.
             InvalidArgument: A value is out of its range, or the page_token is of another query.
+            FailedPrecondition: None of its images can be read.
             CoralError: What the agents said, when all of them failed.
         """
         library, pattern = _checked(request)
@@ -70,6 +71,8 @@ class Functions:
         )
         response = inspect_pb2.ListFunctionsResponse(warnings=warnings)
         readable = [image for image in images if not image.message.error]
+        if images and not readable:
+            raise FailedPrecondition(f"{images[0].message.path} cannot be read: {images[0].message.error}")
         first = next((at for at, image in enumerate(readable) if image.message.image_id == position["image"]), None)
         if first is None and position["image"]:
             raise InvalidArgument("The image that this page goes on with is not run any more.", hint="List anew.")

@@ -25,12 +25,14 @@ class Images(inspect_pb2_grpc.InspectServiceServicer):
 
     Attributes:
         images: By id, how many processes run it and the names of its functions.
+        unreadable: Paths of images that cannot be read.
         fails: What each call raises; None for nothing.
         asked: The image ids that functions were asked of.
     """
 
     def __init__(self, images: Mapping[str, tuple[int, Sequence[str]]]) -> None:
         self.images = dict(images)
+        self.unreadable: list[str] = []
         self.fails: CoralError | None = None
         self.asked: list[str] = []
 
@@ -38,13 +40,14 @@ class Images(inspect_pb2_grpc.InspectServiceServicer):
         """All of them."""
         if self.fails is not None:
             raise self.fails
-        if not self.images:
+        if not self.images and not self.unreadable:
             raise NotFound(f"No process of service {request.service_name!r} runs here.")
         return mesh.ListImagesResponse(
             images=[
                 mesh.Image(image_id=image_id, path=f"/usr/bin/{image_id}", instances=instances)
                 for image_id, (instances, _) in self.images.items()
             ]
+            + [mesh.Image(path=path, instances=1, error="It is a 32-bit program.") for path in self.unreadable]
         )
 
     async def ListFunctions(self, request: mesh.ListFunctionsRequest, context: Any) -> mesh.ListFunctionsResponse:
@@ -218,5 +221,22 @@ def test_every_host_explains(tmp_path: Path) -> None:
             with pytest.raises(NotFound, match="no such function") as caught:
                 await client.explain("checkout", "main.Pay")
             assert "main.Play" in caught.value.hint
+
+    asyncio.run(run())
+
+
+def test_images_that_cannot_be_read(tmp_path: Path) -> None:
+    """An image that cannot be read is told beside those that can, and is the error when there is no other."""
+    host = Images({"one": (2, ["f0"])})
+    host.unreadable = ["/usr/bin/old"]
+
+    async def run() -> None:
+        async with fleet(tmp_path, host) as client:
+            page = await client.functions(request())
+            told = [(part.image.path, part.image.error, list(part.functions.name)) for part in page.images]
+            assert told == [("/usr/bin/one", "", ["f0"]), ("/usr/bin/old", "It is a 32-bit program.", [])]
+            host.images = {}
+            with pytest.raises(FailedPrecondition, match="/usr/bin/old cannot be read: It is a 32-bit program"):
+                await client.functions(request())
 
     asyncio.run(run())
