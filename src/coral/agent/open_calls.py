@@ -32,7 +32,7 @@ def proven_gone(collector: Collector, keys: Array, values: Array) -> npt.NDArray
         keys: Their keys, of dtype ``CALL_KEY``.
         values: What was noted at their entry, of dtype ``CALL``.
     """
-    living = {tracked.number: tracked for tracked in collector.tracked.values() if tracked.group is not None}
+    living = {tracked.number: tracked for tracked in list(collector.tracked.values()) if tracked.group is not None}
 
     @cache
     def thread_start_ns(pid: int, tid: int) -> int | None:
