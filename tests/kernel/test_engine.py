@@ -468,3 +468,29 @@ def test_a_slot_is_empty_when_it_is_given_away(engine: Engine) -> None:
     assert left == []
     for each in taken:
         engine.release_slot(each)
+
+
+def test_a_pid_namespace_of_its_own_is_refused() -> None:
+    """Where the agent and the kernel know processes by different numbers, it says so instead of counting nothing."""
+    script = "from coral.kernel.engine import Engine; Engine(ring_bytes=1 << 20, max_open_calls=4096)"
+    inside = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c", script]
+    outcome = subprocess.run(inside, capture_output=True, text=True, timeout=60, check=False)
+    assert outcome.returncode == 1
+    assert "FailedPrecondition: The agent runs in a pid namespace of its own" in outcome.stderr
+
+
+def test_a_process_counts_in_one_image(engine: Engine, tmp_path: Path) -> None:
+    """Of two attachments at one instruction, for two images of a collector, that of the process's own image counts."""
+    target = Target(built(tmp_path, PLAIN), "call", 50)
+    plan = marked_plan(target.program)
+    slot = engine.acquire_slot(ProbeConfig(), ProbeFilter())
+    engine.add_member(slot, target.process.pid, group=1)
+    attachments = [
+        engine.attach(slot, str(target.program), plan, first_site=0, mode=Mode.EVENTS, group=group) for group in (0, 1)
+    ]
+    assert target.run() == 7
+    counters = engine.counters(slot)
+    for attachment in attachments:
+        attachment.detach()
+    engine.release_slot(slot)
+    assert {name: value for name, value in counters.items() if value} == {"entered": 50, "returned": 50, "emitted": 50}

@@ -60,9 +60,7 @@ def refuse_debugged(key: ImageKey, sites: Sequence[Site], *, pid: int) -> None:
     Raises:
         FailedPrecondition: There is such a breakpoint.
     """
-    for traced, tracer in traced_processes():
-        if pid not in (0, traced):
-            continue
+    for traced, tracer in traced_processes(pid):
         try:
             found = changed(traced, key, sites)
         except (ProcessGone, PermissionDenied):

@@ -7,6 +7,7 @@ import select
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +75,7 @@ class Engine:
     """
 
     def __init__(self, *, ring_bytes: int = 16 << 20, max_open_calls: int = 131_072) -> None:
+        _require_pids_of_the_kernel()
         self._programs = Programs({"events": ring_bytes, "calls": max_open_calls})
         if not link.supported(self._programs.program_fd("on_entry")):
             self._programs.close()
@@ -298,6 +300,21 @@ class Engine:
         self._active.put(0, bits)
 
 
+def _require_pids_of_the_kernel() -> None:
+    """The programs see a process by the pid that it has in the first pid namespace; the agent has to see the same.
+
+    Raises:
+        FailedPrecondition: It is in a namespace of its own, as in a container.
+    """
+    if Path("/proc/self/ns/pid").stat().st_ino != _FIRST_PID_NAMESPACE:
+        raise FailedPrecondition(
+            "The agent runs in a pid namespace of its own, where processes have other numbers than the kernel's probes see.",
+            hint="Start it in the host's: docker run --pid=host, in Kubernetes hostPID: true.",
+        )
+
+
+_FIRST_PID_NAMESPACE = 0xEFFFFFFC
+"""PROC_PID_INIT_INO of include/linux/proc_ns.h."""
 _INTERNAL = frozenset({"completed", "admitted", "arrival_ns"})
 
 

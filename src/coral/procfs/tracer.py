@@ -22,13 +22,18 @@ def tracer_of(pid: int, *, proc: Path = PROC) -> int:
     return int(found[1]) if found else 0
 
 
-def traced_processes(*, proc: Path = PROC) -> Iterator[tuple[int, int]]:
-    """Every process that is traced, as (pid, pid of the tracer). 20 µs for each process of the host."""
-    for folder in proc.iterdir():
-        if folder.name.isdecimal():
-            try:
-                tracer = tracer_of(int(folder.name), proc=proc)
-            except (ProcessGone, PermissionDenied):
-                continue
-            if tracer:
-                yield int(folder.name), tracer
+def traced_processes(only: int = 0, *, proc: Path = PROC) -> Iterator[tuple[int, int]]:
+    """The processes that are traced, as (pid, pid of the tracer). 20 µs for each process that is looked at.
+
+    Args:
+        only: The pid of the one that is looked at; 0 for all of the host.
+        proc: Where proc is mounted.
+    """
+    pids = [only] if only else [int(folder.name) for folder in proc.iterdir() if folder.name.isdecimal()]
+    for pid in pids:
+        try:
+            tracer = tracer_of(pid, proc=proc)
+        except (ProcessGone, PermissionDenied):
+            continue
+        if tracer:
+            yield pid, tracer
