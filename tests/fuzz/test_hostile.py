@@ -55,8 +55,7 @@ def test_absurd_images_cost_a_question_each() -> None:
     assert peak_bytes() - before < _AGENT_GROWS_BYTES
     assert found.keys() == hostile.ABSURD.keys()
     assert found["8 TiB of nothing"] == "FAILED_PRECONDITION"
-    # The demangler of LLVM has no limit on what it writes: that name ends its reader. Nothing else does.
-    assert [name for name, outcome in found.items() if outcome == "INTERNAL"] in ([], ["a doubling name"])
+    assert not [name for name, outcome in found.items() if outcome == "INTERNAL"]
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_an_error_and_no_more(tmp_path: Path) -> None:
