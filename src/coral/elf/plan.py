@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from coral.elf import demangle, flow, gorules, indirect, names, sites, variants
+from coral.elf import demangle, flow, gorules, indirect, names, sites, splits, variants
 from coral.elf.goroutine import goid_offset
 from coral.elf.program import Program
 from coral.elf.symbols import Function
@@ -67,6 +67,9 @@ def plan_functions(program: Program, name: str, functions: tuple[Function, ...],
         entry, exits, why, kind = _plan_one(program, function)
         if others := variants.also_named(program, function, functions):
             entry = replace(entry, reason=f"{entry.reason}; the same code is also {', '.join(map(printable, others))}")
+        if rest := splits.split_off(program, function):
+            unseen = f"calls by callers that its beginning was inlined into, which go on in {printable(rest)}, are not seen"
+            entry = replace(entry, reason=f"{entry.reason}; {unseen}")
         entries.append(entry)
         leaves.extend(exits)
         kinds.add(kind)

@@ -254,3 +254,22 @@ def test_without_versions_an_import_is_of_any_library_that_is_asked_for(tmp_path
         assert (
             missing.value.hint.split(" The nearest")[0] == f"Name it as {'libone.so' if name == 'one' else 'LIBRARY'}!of_one."
         )
+
+
+def test_what_was_split_off_by_partial_inlining_is_said(tmp_path: Path) -> None:
+    """Callers that have the beginning of a function in them enter the rest, past the function's own entry."""
+    source = tmp_path / "parts.c"
+    rest = "for (int i = 0; i < x; i++) { deep(i); deep(x); sink ^= i * x; if (sink == 77) deep(3); } deep(4); deep(5);"
+    source.write_text(
+        "volatile int sink; __attribute__((noinline)) void deep(int x) { sink += x; }\n"
+        f"int work(int x) {{ if (x < 10) return x; {rest} return sink; }}\n"
+        "__attribute__((noinline)) int caller(int x) { return work(x) + 1; }\n"
+        "int main(int argc, char **argv) { (void)argv; return caller(argc) + work(argc * 2); }\n"
+    )
+    image = elf_images.program(elf_images.gcc(tmp_path / "parts", source, "-O2"))
+    assert "work.part.0" in image.symbols.by_name
+    (entry,) = plan(image, "work").entries
+    assert entry.reason.endswith(
+        "; calls by callers that its beginning was inlined into, which go on in work.part.0, are not seen"
+    )
+    assert "not seen" not in plan(image, "caller").entries[0].reason
