@@ -1,4 +1,4 @@
-"""Functions that GCC inlined in part (-fpartial-inlining): callers have the head, and the rest stands alone as NAME.part.0."""
+"""Functions that GCC inlined in part (-fpartial-inlining): callers have the head, the rest stands alone as NAME.part.0."""
 
 from __future__ import annotations
 
