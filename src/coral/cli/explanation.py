@@ -31,7 +31,7 @@ async def show_explanation(options: Globals, service: str, function: str) -> Non
     elif options.form == "jsonl":
         emit_line(document)
     else:
-        emit("\n".join(printable(line) for line in _picture(document)) + "\n")
+        emit("\n".join(printable(line) for line in picture(document)) + "\n")
         for warning in document["warnings"]:
             narrate(f"Warning: {warning}")
 
@@ -117,7 +117,8 @@ def _image(explanation: mesh.Explanation) -> Document:
     }
 
 
-def _picture(document: Document) -> Iterator[str]:
+def picture(document: Document) -> Iterator[str]:
+    """The lines that a person reads."""
     for number, image in enumerate(document["images"]):
         if number:
             yield ""
