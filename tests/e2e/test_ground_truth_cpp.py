@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 from support import build
+from support.observe import assert_durations
 from support.observe_each import assert_as_counted
 from support.stack import Stack
 
@@ -40,8 +41,10 @@ FUNCTIONS = {
     "pushes": "Stack::push",
     "slows": "slow_catch",
 }
+_TRAPS = ("-DTRAPS", "-fnon-call-exceptions")
+"""A load that faults throws, by a signal's handler: its landing pad is no call's."""
 _SLICE = [
-    pytest.param("g++", ("-O2",), id="g++ -O2"),
+    pytest.param("g++", ("-O2", *_TRAPS), id="g++ -O2 -fnon-call-exceptions"),
     pytest.param("clang++", ("-O0", "-fcf-protection=full"), id="clang++ -O0 -fcf-protection=full"),
 ]
 _MATRIX = [
@@ -76,6 +79,8 @@ _MATRIX = [
     ("g++", ("-O2", "-fuse-ld=mold")),
     ("clang++", ("-O2", "-flto=thin", "-fuse-ld=lld")),
     ("g++", ("-Og", "-g3", "-pg")),
+    ("g++", ("-O0", *_TRAPS)),
+    ("g++", ("-O3", "-flto", *_TRAPS)),
 ]
 
 
@@ -92,11 +97,7 @@ _MATRIX = [
 def test_every_way_out_of_a_function(stack: Stack, compiler: str, flags: tuple[str, ...]) -> None:
     """Calls, returns and what never returned are the program's own counts for each function, all of them probed at once."""
     program = build.cpp_program("hazards", *flags, compiler=compiler)
-    watched = assert_as_counted(stack, program, FUNCTIONS, "--exit", 5, exit_code=5)
+    functions = {**FUNCTIONS, "traps": "reads"} if "-DTRAPS" in flags else FUNCTIONS
+    watched, truth = assert_as_counted(stack, program, functions, "--exit", 5, exit_code=5)
     assert sorted(watched["terminates"].by_pid.values()) == [1, 1]
-
-
-def test_exceptions_of_trapping_instructions(stack: Stack) -> None:
-    """Where a load throws, by a signal's handler, its landing pad is found without a call."""
-    program = build.cpp_program("hazards", "-O2", "-DTRAPS", "-fnon-call-exceptions")
-    assert_as_counted(stack, program, {"traps": "reads"}, "--rounds", 20)
+    assert_durations(stack.cli.events(watched["slows"].session.session_id), truth["timings"])

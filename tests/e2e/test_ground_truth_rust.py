@@ -64,7 +64,7 @@ _MATRIX = [
 def test_every_way_out_of_a_function(stack: Stack, flags: tuple[str, ...]) -> None:
     """Calls, returns and what never returned are the program's own counts for each function, all of them probed at once."""
     program = build.rust_program("hazards", *flags)
-    watched = assert_as_counted(stack, program, FUNCTIONS, "--exit", 5, exit_code=5)
+    watched, _ = assert_as_counted(stack, program, FUNCTIONS, "--exit", 5, exit_code=5)
     assert sorted(watched["aborts"].by_pid.values()) == [1, 1]
 
 

@@ -42,7 +42,7 @@ class Watched:
 
 def assert_as_counted(
     stack: Stack, program: Path, functions: Mapping[str, str], *options: str | int, exit_code: int = 0
-) -> dict[str, Watched]:
+) -> tuple[dict[str, Watched], dict[str, Any]]:
     """Runs a program alone, and again with its functions probed: it prints and ends the same, and all calls are exact.
 
     Args:
@@ -53,7 +53,7 @@ def assert_as_counted(
         exit_code: What the program is to end with.
 
     Returns:
-        What was seen, by the name of the counter.
+        What was seen, by the name of the counter; and what the program printed.
     """
     with running(program, *options) as alone:
         expected = alone.run()
@@ -73,7 +73,7 @@ def assert_as_counted(
         elif sum(watched[counter].by_pid.values()) != returned:
             faults.append(f"{counter}: {watched[counter].by_pid} are not {returned} events")
     assert not faults, "\n".join(faults)
-    return watched
+    return watched, truth
 
 
 def _observe(stack: Stack, target: Target, functions: Mapping[str, str]) -> tuple[dict[str, Watched], dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from coral.elf import unwind
+from coral.elf import noreturn, unwind
 from coral.elf.arch import Architecture, Flow, Instruction
 from coral.elf.arch.x86_64 import X8664
 from coral.elf.file import ElfFile
@@ -19,16 +19,6 @@ from coral.elf.symbols import SymbolTable
 from coral.elf.unwind import Unwinding
 from coral.model.addresses import Vaddr
 
-# Names that ISO C and POSIX reserve, glibc's and GCC's own: no program may give them to something else. A name that is
-# missing here costs nothing but precision (see flow.py), which is why Go's are: its compiler keeps code behind some of them.
-_NEVER_RETURN = frozenset(
-    (
-        *("abort", "exit", "_exit", "_Exit", "quick_exit", "longjmp", "_longjmp", "siglongjmp", "__longjmp_chk"),
-        *("pthread_exit", "thrd_exit", "__stack_chk_fail", "__assert_fail", "__assert", "__assert_perror_fail"),
-        *("__fortify_fail", "__chk_fail", "__libc_fatal", "__libc_start_main", "_Unwind_Resume", "__cxa_throw"),
-        *("__cxa_rethrow", "__cxa_bad_cast", "__cxa_bad_typeid", "__cxa_throw_bad_array_new_length"),
-    )
-)
 _LANDING_PAD_BYTES = 512
 _EXECUTABLE = 4  # SHF_EXECINSTR
 
@@ -120,4 +110,4 @@ class Program:
     def never_returns(self, target: int) -> bool:
         """Whether the function at ``target``, or behind the stub there, is known by its name never to return."""
         name = self.symbols.name_at(target) or self.stub(target) or ""
-        return name in _NEVER_RETURN
+        return noreturn.is_known(name)

@@ -16,7 +16,7 @@ from coral.model.errors import CoralError
 from coral.model.site import Method, SiteKind
 
 _BUILDS = [
-    ("g++", ("-O2",)),
+    ("g++", ("-O2", "-DTRAPS", "-fnon-call-exceptions")),
     ("g++", ("-O2", "-s", "-rdynamic")),
     ("clang++", ("-O0", "-fcf-protection=full")),
 ]
