@@ -27,15 +27,16 @@ FUNCTIONS = {
     "converts": "convert",
     "shifts": "shop::operator<<",
     "casts": "Both::operator std::string",
+    "tinies": "Tiny::~Tiny",
 }
 _MATRIX = [
     *product(("g++", "clang++"), ("-O0", "-O1", "-O2", "-O3", "-Os"), ("", "-fPIC -fsemantic-interposition", "-flto")),
     *product(
         ("g++",), ("-O2",), ("-fno-devirtualize", "-fno-plt -fPIC", "-fdeclone-ctor-dtor", "-static", "-fsanitize=address")
     ),
-    *product(("clang++",), ("-O2",), ("-mno-constructor-aliases", "-fuse-ld=lld -Wl,--icf=all", "-flto=thin -fuse-ld=lld")),
+    *product(("clang++",), ("-O2",), ("-fno-inline", "-fuse-ld=lld -Wl,--icf=all", "-flto=thin -fuse-ld=lld")),
 ]
-_SLICE = [("g++", "-O2", ""), ("clang++", "-O0", "")]
+_SLICE = [("g++", "-Os", ""), ("clang++", "-O2", "")]
 
 
 @pytest.mark.parametrize(

@@ -97,12 +97,24 @@ class ElfFile:
             image_id=f"build-id:{build_id}" if build_id else f"sha256:{hashlib.sha256(self.data).hexdigest()}",
             build_id=build_id,
             machine=self.machine,
-            language="go" if is_go else "c",
+            language="go" if is_go else self._language(),
             go_version=version,
             pie=self.pie,
             stripped=self.section(".symtab") is None,
             debug_link=link.name if link is not None else "",
         )
+
+    def _language(self) -> str:
+        """``rust``, ``cpp`` or ``c``: which compiler wrote its name, and whether C++ exceptions have their handler."""
+        if self._holds(".comment", b"rustc version"):
+            return "rust"
+        return "cpp" if any(self._holds(name, b"\0__gxx_personality_v0\0") for name in (".dynstr", ".strtab")) else "c"
+
+    def _holds(self, name: str, content: bytes) -> bool:
+        section = self.section(name)
+        if section is None:
+            return False
+        return self.data.find(content, section.file_offset, section.file_offset + section.size_bytes) >= 0
 
     def _go_version(self) -> str:
         section = self.section(".go.buildinfo")

@@ -78,7 +78,7 @@ class ImageInfo:
         image_id: ``build-id:HEX``, or ``sha256:HEX`` of the whole file when it carries no GNU build id.
         build_id: The GNU build id in hex; empty when there is none (Go without ``-B``, ``zig cc``).
         machine: ``x86_64``, or the name of another one as ``uname -m`` has it.
-        language: ``go`` when the Go linker made it, else ``c``.
+        language: ``go`` when the Go linker made it, ``rust`` when rustc took part, ``cpp`` when C++ did, else ``c``.
         go_version: Such as ``go1.27.3``; empty when the file does not say.
         pie: Whether it can be loaded anywhere (ET_DYN: position independent programs and shared libraries).
         stripped: Whether it has no .symtab, so that the names of its static functions are elsewhere, if anywhere.

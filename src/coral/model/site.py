@@ -58,9 +58,9 @@ class FunctionPlan:
     """How one function of one image is probed; what the kernel layer attaches.
 
     Attributes:
-        name: The symbol.
+        name: Of the function in its source, as much of it as tells it from others: parameters where it is overloaded.
         library: Base name of the file it is in, when that is not the program itself; else empty.
-        language: ``c`` or ``go``.
+        language: ``c``, ``cpp``, ``rust`` or ``go``.
         pairing: What identifies a call.
         method: ``RET_SITES``, or ``ENTRY_ONLY`` with ``reason``.
         reason: Why only entries are seen; empty otherwise.

@@ -17,9 +17,9 @@ struct Count {
     std::atomic<long> entered{0}, returned{0};
 };
 
-enum Id { makes, unmakes, joins, unjoins, tops, untops, seconds, selves, pushes, stringpushes, ints, texts, converts, shifts, casts, ids };
+enum Id { makes, unmakes, joins, unjoins, tops, untops, seconds, selves, pushes, stringpushes, ints, texts, converts, shifts, casts, tinies, ids };
 static const char *const names[] = {"makes", "unmakes", "joins", "unjoins", "tops", "untops", "seconds", "selves",
-                                    "pushes", "stringpushes", "ints", "texts", "converts", "shifts", "casts"};
+                                    "pushes", "stringpushes", "ints", "texts", "converts", "shifts", "casts", "tinies"};
 static Count counts[ids];
 static std::atomic<long> checksum{0};
 
@@ -77,6 +77,18 @@ struct Both : First, Second {
         return text;
     }
 };
+
+/* So small that compilers give the deleting destructor and the thunks the whole body. */
+struct Tiny : First, Second {
+    ~Tiny() override;
+};
+Tiny::~Tiny()
+{
+    counts[tinies].entered++;
+    counts[tinies].returned++;
+}
+WHOLE First *tiny_first() { return new Tiny; }
+WHOLE Second *tiny_second() { return new Tiny; }
 
 /* A virtual base makes the complete object's constructor another one than that of a base object. */
 struct Joined : virtual First {
@@ -169,6 +181,8 @@ static void work(long rounds)
         Second *top2 = new Top;
         Joined *joined = new Joined(2);
         Top here;
+        delete tiny_first();
+        delete tiny_second();
         delete top;
         delete top2;
         delete joined;
