@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import TypeVar
 
 from coral.elf import names
 from coral.elf.plan import check_tables, plan_functions
@@ -23,12 +24,15 @@ from coral.model.inspection import FunctionPage, Probeable, Verdict
 from coral.model.site import Method
 from coral.model.text import printable
 
+_T = TypeVar("_T")
+
 MOST_NAME_BYTES = 8 << 20
 """Of the names on one page: it has to fit a message."""
 _LONGEST_NAME = 4096
 _LARGEST_BYTES = 64 << 10
 """Of a function that is decoded for a list; a larger one could take a list's whole time by itself."""
 _PATTERNS = 4
+_NONE = -1
 
 _UNDECIDED = Verdict(probeable=Probeable.YES, reason="has not been decoded: this is by the symbol table alone", exact=False)
 _LARGE = Verdict(
@@ -57,13 +61,15 @@ class Listing:
             rows.append((_shown(match.demangled), match.functions, _shown(name), language))
         rows.sort(key=lambda row: (row[0], row[1][0].vaddr))
         self._demangled = [row[0] for row in rows]
+        self._shown_demangled = ["" if row[0] == row[2] else row[0] for row in rows]
         self._functions = [row[1] for row in rows]
         self._names = [row[2] for row in rows]
+        self._sizes = [len(row[0]) + len(row[2]) for row in rows]
         self._language_words = sorted({row[3] for row in rows})
         numbers = {word: number for number, word in enumerate(self._language_words)}
         self._languages = [numbers[row[3]] for row in rows]
         self._verdicts: dict[Verdict, int] = {_UNDECIDED: 0, _LARGE: 1, _YES: 2}
-        self._judged: list[int | None] = [None] * len(rows)
+        self._judged = [_NONE] * len(rows)
         self._selections: OrderedDict[str, Sequence[int]] = OrderedDict()
 
     def page(self, pattern: str, offset: int, limit: int) -> FunctionPage:
@@ -76,15 +82,16 @@ class Listing:
             limit: The most there may be on the page; fewer when their names are very long.
         """
         matching, found = self._found(pattern, offset, limit)
-        verdicts = [self._verdict(index) for index in found]
+        self._fill(found)
+        verdicts = _taken(self._judged, found)
         used = sorted(set(verdicts))
         values = list(self._verdicts)
         numbers = {verdict: number for number, verdict in enumerate(used)}
         behind = offset + len(found)
         return FunctionPage(
-            names=[self._names[index] for index in found],
-            demangled=["" if self._demangled[index] == self._names[index] else self._demangled[index] for index in found],
-            languages=[self._languages[index] for index in found],
+            names=_taken(self._names, found),
+            demangled=_taken(self._shown_demangled, found),
+            languages=_taken(self._languages, found),
             verdicts=[numbers[verdict] for verdict in verdicts],
             language_words=self._language_words,
             verdict_values=[values[verdict] for verdict in used],
@@ -99,7 +106,8 @@ class Listing:
             How many are left; those that are too large for a list do not count.
         """
         _, found = self._found(pattern, offset, limit)
-        open_ = [index for index in found if self._verdict(index) == 0]
+        self._fill(found)
+        open_ = [index for index in found if self._judged[index] == 0]
         until = time.monotonic() + budget_s
         for done, index in enumerate(open_):
             if time.monotonic() > until:
@@ -115,9 +123,11 @@ class Listing:
             while len(self._selections) > _PATTERNS:
                 self._selections.popitem(last=False)
         page = matching[offset : offset + limit]
-        sizes = accumulate(len(self._names[index]) + len(self._demangled[index]) for index in page)
-        fit = next((count for count, size in enumerate(sizes) if size > MOST_NAME_BYTES), len(page))
-        return len(matching), page[: max(1, fit)]
+        sizes = _taken(self._sizes, page)
+        if sum(sizes) > MOST_NAME_BYTES:
+            fit = next(count for count, size in enumerate(accumulate(sizes)) if size > MOST_NAME_BYTES)
+            page = page[: max(1, fit)]
+        return len(matching), page
 
     def _select(self, pattern: str) -> Sequence[int]:
         if not pattern:
@@ -132,12 +142,11 @@ class Listing:
             if pattern in source or pattern in name or glob(source) or glob(name)
         ]
 
-    def _verdict(self, index: int) -> int:
-        """The number of a verdict: what decoding gave, else what the tables say."""
-        known = self._judged[index]
-        if known is None:
-            known = self._judged[index] = self._number(self._by_tables(self._functions[index]))
-        return known
+    def _fill(self, found: Sequence[int]) -> None:
+        """Gives those that have no verdict yet the one of the tables."""
+        for index in found:
+            if self._judged[index] == _NONE:
+                self._judged[index] = self._number(self._by_tables(self._functions[index]))
 
     def _number(self, verdict: Verdict) -> int:
         return self._verdicts.setdefault(verdict, len(self._verdicts))
@@ -181,6 +190,13 @@ def entries_only(reason: str, called: Sequence[str]) -> Verdict:
     for name in called:
         reason = reason.removeprefix(f"{name} ")
     return Verdict(probeable=Probeable.PARTLY, reason=reason.rstrip("."), exact=True)
+
+
+def _taken(column: list[_T], indexes: Sequence[int]) -> list[_T]:
+    """The elements of a column at some indexes."""
+    if isinstance(indexes, range):
+        return column[indexes.start : indexes.stop]
+    return [column[index] for index in indexes]
 
 
 def _is_glob(pattern: str) -> bool:
