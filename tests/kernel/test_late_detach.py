@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import time
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from support import build
@@ -13,7 +16,11 @@ from support.target import running
 from support.text import changed_text
 
 from coral.agent.collector import Collector
+from coral.agent.readback import changed
 from coral.kernel.engine import Engine
+from coral.model.session import Status
+from coral.model.site import Site
+from coral.procfs.process import ProcessId
 
 pytestmark = pytest.mark.kernel
 
@@ -27,6 +34,32 @@ async def _ended(engine: Engine, service: str, held_s: float) -> Collector:
             return await collectors.stop(collector.collector_id)
         finally:
             await asyncio.to_thread(os.waitpid, child, 0)
+
+
+def test_a_process_that_joins_while_text_is_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that is forked during the detach joins the collector without disturbing it."""
+
+    async def stopped(engine: Engine, service: str) -> Collector:
+        async with collectors_on(engine) as collectors:
+            collector = await collectors.start(probe_of(service, "work"), session_id="", of_colony=False, actor="test")
+            (parent,) = collector.tracked.values()
+            newcomers = (
+                replace(parent, id=ProcessId(pid=pid, start_time_ns=1), number=pid) for pid in itertools.count(1 << 30)
+            )
+
+            def read_back(*arguments: Any) -> list[Site]:
+                collector.track(next(newcomers))
+                return changed(*arguments)
+
+            monkeypatch.setattr("coral.agent.collectors.changed", read_back)
+            return await asyncio.wait_for(collectors.stop(collector.collector_id), 60)
+
+    engine = Engine(ring_bytes=1 << 20, max_open_calls=4096)
+    try:
+        with running(build.c_program("loop"), "--calls", 10) as target:
+            assert asyncio.run(stopped(engine, target.service)).status is Status.DETACHED
+    finally:
+        engine.close()
 
 
 def _forked(lives_s: float) -> int:
