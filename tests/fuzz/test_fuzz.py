@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 
+from coral.elf.file import ElfFile
 from coral.elf.sandbox import MEMORY_BYTES
 from fuzz import campaign, cases, through_readers
 from fuzz.mutate import Mutant
@@ -62,3 +64,13 @@ def test_a_segment_behind_the_end_of_all_addresses() -> None:
     tally = _regression(bytes(content))
     assert tally.outcomes["identify: answered"] == 1
     assert tally.outcomes["plan: FAILED_PRECONDITION"] == 2  # main and switched are there by name, their code is not
+
+
+def test_a_debug_link_that_is_no_text() -> None:
+    """Its bytes went to the agent, which takes no half of a surrogate pair for text."""
+    linked = next(seed.content for seed in seeds(quick=True) if seed.debug)
+    intact, damaged = b"image.debug\0", b"\xff\xed\xa0.debug\0\0\0"
+    assert linked.count(intact) == 1
+    (image,) = cases.files(Mutant(seed=seeds(quick=True)[0], content=linked.replace(intact, damaged), debug=b"", damage=()))
+    assert ElfFile(image.fd, "image").info.debug_link == ""
+    os.close(image.fd)

@@ -43,7 +43,10 @@ def debug_link(headers: Headers) -> DebugLink | None:
     crc_at = len(name) + 4 & ~3
     if not 0 < len(name) <= _LONGEST_NAME_BYTES or len(content) < crc_at + 4 or b"/" in name or name in (b".", b".."):
         return None
-    text = name.decode("utf-8", "surrogateescape")
+    try:
+        text = name.decode()
+    except UnicodeDecodeError:
+        return None  # a name that cannot be said, and that nobody gives a file of symbols
     return DebugLink(text, int.from_bytes(content[crc_at : crc_at + 4], "little"))
 
 

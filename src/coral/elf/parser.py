@@ -175,12 +175,12 @@ class Parser:
 
         ``decode`` makes the answer of what JSON has, in a thread, and raises ValueError when that cannot be one.
         """
-        path = files[0].path
+        path = printable(files[0].path)
         keys = tuple(file.key for file in files)
         for file in files:
             if not stat.S_ISREG(os.fstat(file.fd).st_mode):
-                raise FailedPrecondition(f"{file.path} is no regular file.", hint="Only files on disk are read.")
-        named = [{"key": asdict(file.key), "path": file.path, "linked": file.linked} for file in files]
+                raise FailedPrecondition(f"{printable(file.path)} is no regular file.", hint="Only files on disk are read.")
+        named = [{"key": asdict(file.key), "path": printable(file.path), "linked": file.linked} for file in files]
         message = json.dumps({"files": named, "limit_s": self._limit_s, **request}).encode()
         async with self._turns.turn(keys, path):
             self._check_refusal(keys)
@@ -229,7 +229,7 @@ class Parser:
 
     def _failure(self, files: Sequence[OpenFile], error: TimeoutError | ReaderDied) -> CoralError:
         """What it means that a reader was lost."""
-        path = files[0].path
+        path = printable(files[0].path)
         if any(ImageKey.of_fd(file.fd) != file.key for file in files):
             return FailedPrecondition(f"{path} was changed while it was read.", hint="Try again once it is complete.")
         if isinstance(error, TimeoutError) or error.status == -signal.SIGPROF:

@@ -183,6 +183,21 @@ def test_a_file_that_changed_under_its_key_is_refused(opened: tuple[int, ImageKe
     asyncio.run(run())
 
 
+def test_a_path_that_is_no_text_can_be_spoken_of(tmp_path: Path) -> None:
+    """File names are bytes; those that are no UTF-8 come as halves of surrogate pairs, which no message may have."""
+    script = tmp_path / os.fsdecode(b"caf\xe9")
+    script.write_text("#!/bin/sh\n")
+
+    async def run() -> None:
+        fd = os.open(script, os.O_RDONLY)
+        async with Parser() as parser:
+            with pytest.raises(FailedPrecondition, match=r"caf\\udce9 is not an ELF file"):
+                await parser.identify(fd, ImageKey.of_fd(fd), str(script))
+        os.close(fd)
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("damage", ["truncated", "zeroed", "wild"])
 def test_damaged_files_end_in_an_error_and_never_in_a_plan(
     opened: tuple[int, ImageKey, str], tmp_path: Path, damage: str
