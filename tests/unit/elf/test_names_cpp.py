@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from support import elf_images
 
 from coral.elf import names
 from coral.elf.program import Program
+from coral.elf.symbols import Function, SymbolTable
+from coral.model.addresses import Vaddr
 from coral.model.errors import AmbiguousName, FailedPrecondition, NotFound
 
 _STRING = "NSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE"
@@ -170,3 +174,16 @@ def test_every_function_is_listed_by_a_name_that_means_it(image: Program) -> Non
             assert names.find(image.symbols, match.name, "shop").functions == match.functions
         except AmbiguousName as error:
             assert match.symbol in ("_ZL6sharedi", "_Z6pickeri.llvm.111", "_Z6pickeri.llvm.222"), error.message
+
+
+def test_a_name_is_found_among_100_000_in_a_moment() -> None:
+    """Only symbols that can be meant are demangled: an index and a search take a fraction of what all of them would."""
+    table = SymbolTable()
+    symbols = [f"_ZN4shop{len(f'Class{number % 997}')}Class{number % 997}7work{number:03}Ei" for number in range(1000)]
+    symbols += [f"_ZN4shop5Class{len(f'method{number}')}method{number}ERKSsi" for number in range(99_000)]
+    functions = (Function(name=name, vaddr=Vaddr(16 * index), size_bytes=8) for index, name in enumerate(symbols, 1))
+    table.add_functions("test", functions)
+    start = time.process_time()
+    assert names.find(table, "Class::method77777", "shop").symbol == symbols[78_777]
+    assert names.find(table, "shop::Class::method77778(std::string const&, int)", "shop").symbol == symbols[78_778]
+    assert time.process_time() - start < 2
