@@ -37,8 +37,9 @@ BUILDS = (
     Build(name="v2", env={"GOAMD64": "v2"}),
     Build(name="v3", env={"GOAMD64": "v3"}),
     Build(name="external", flags=("-ldflags=-linkmode=external",)),
+    Build(name="race", flags=("-race",)),
 )
-_RACE = Build(name="race", flags=("-race",))
+_ASAN = Build(name="asan", flags=("-asan",))
 
 
 def check(stack: Stack, how: Build, version: str, functions: tuple[str, ...] = FORMS + RUNTIME) -> Watched:
@@ -95,7 +96,7 @@ def check_callbacks(stack: Stack, how: Build, version: str) -> None:
 @pytest.mark.matrix
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version or "pinned")
-@pytest.mark.parametrize("how", [*BUILDS[:6], _RACE], ids=lambda how: how.name)
+@pytest.mark.parametrize("how", [*BUILDS[:6], BUILDS[-1], _ASAN], ids=lambda how: how.name)
 def test_calls_between_go_and_c_in_every_version(stack: Stack, version: str, how: Build) -> None:
     """The same of each version of Go that there is."""
     check_callbacks(stack, how, version)

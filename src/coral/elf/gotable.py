@@ -27,6 +27,7 @@ from coral.model.addresses import Vaddr
 _FUNC = struct.Struct("<IiiIIIIII")
 # funcID, flag, unused, nfuncdata; since Go 1.20 the line that the function starts at comes before
 _TAIL = struct.Struct("<BBBB")
+_PCSP, _PCFILE = 4, 5
 _FLAG_WRITES_SP = 2
 _FLAG_ASSEMBLY = 4
 _LONGEST_NAME = 1 << 16
@@ -106,14 +107,18 @@ class GoTable:
         return max(0, len(self._entries) - 1)
 
     def at(self, vaddr: int) -> GoFunction | None:
-        """The function that begins at ``vaddr``; None when Go's runtime knows none there."""
+        """The function that begins at ``vaddr``; None when Go's runtime knows none there.
+
+        Where Go's linker takes in C by itself (runtime/cgo, net), the table has its functions too, with no table of depths,
+        files or lines: these are not Go's.
+        """
         wanted = vaddr - self.text
         index = bisect.bisect_left(self._entries, wanted)
         if index >= len(self) or self._entries[index] != wanted:
             return None
         where = int(self._rows[index])
         fields = _FUNC.unpack_from(self.data, where)
-        if fields[0] != wanted:
+        if fields[0] != wanted or not fields[_PCFILE]:
             return None
         identity, flag, _, _ = self._tail(where)
         return GoFunction(
@@ -251,7 +256,7 @@ class GoTable:
                 break
             ends -= filled
         for index in np.flatnonzero((text[ends - 1] == _JUMP) & (ends < entries[1:])).tolist():
-            pcsp = _FUNC.unpack_from(self.data, int(self._rows[index]))[4]
+            pcsp = _FUNC.unpack_from(self.data, int(self._rows[index]))[_PCSP]
             size = gopcvalue.size_bytes(self.data, self.pc_values + pcsp)
             ends[index] = min(max(starts[index] + size, ends[index]), entries[index + 1])
         return ends

@@ -12,6 +12,7 @@ from support import elf_images
 from coral.elf.program import Program
 from coral.elf.symbols import Function
 from coral.model.errors import FailedPrecondition, NotFound
+from coral.model.site import Method, Pairing
 
 _ONLY_SYMBOLS = frozenset(("runtime.text", "runtime.etext", "go:textfipsstart", "go:textfipsend", "local.moduledata.init"))
 
@@ -110,6 +111,28 @@ def test_a_damaged_table_is_none(plain: Path) -> None:
         assert bad.go.functions() == []
         with pytest.raises(NotFound, match="names no functions"):
             elf_images.plan_of(bad, "main.leaf")
+
+
+def test_a_function_of_c_that_the_table_has_is_not_go(plain: Path) -> None:
+    """Where Go's linker takes in C, nothing but names is known of its functions: they pair by the stack pointer."""
+    path = _stripped(plain)
+    image = elf_images.program(path)
+    (leaf,) = image.symbols.by_name["main.leaf"]
+    header = image.go.header
+    assert header is not None
+    table = image.file.file_offset(header.vaddr)
+    assert table is not None
+    data = bytearray(path.read_bytes())
+    (entry,) = (
+        table + header.functions + offset
+        for at, offset in struct.iter_unpack("<II", header.data[header.functions : header.functions + 8 * header.count])
+        if at == leaf.vaddr - image.go.text
+    )
+    data[entry + 16 : entry + 28] = bytes(12)  # pcsp, pcfile, pcln
+    foreign = path.with_name("foreign")
+    foreign.write_bytes(data)
+    plan = elf_images.plan_of(elf_images.program(foreign), "main.leaf")
+    assert (plan.language, plan.pairing, plan.method) == ("c", Pairing.STACK_POINTER, Method.RET_SITES)
 
 
 def test_of_two_conventions_of_one_name_the_compiled_one_has_it(plain: Path) -> None:
