@@ -88,6 +88,8 @@ def check_callbacks(stack: Stack, how: Build, version: str) -> None:
     """As ``check``, for the program that calls C and is called by it."""
     program = go_forms.compile_forms("callbacks", how, root=go_forms.toolchain(version) if version else None)
     functions = tuple(name for name in CALLBACKS if not how.strip or name.startswith(("main.", "goCallback")))
+    if how.name == "race" and version == "1.19":  # what it calls for the race detector may lose the goroutine: entries only
+        functions = tuple(name for name in functions if "_Cfunc_" not in name)
     seen = go_forms.watch(stack, program, functions)
     assert seen.counted() == seen.told()
     assert (seen.output, seen.exit_code) == go_forms.truth_without_coral(program)
