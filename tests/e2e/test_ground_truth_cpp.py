@@ -23,7 +23,7 @@ FUNCTIONS = {
     "virtually": "virtual_tail",
     "areas": "Square::area",
     "delegates": "through_thunk",
-    "finals": "_ZNK6Square2idEl",
+    "finals": "Square::id",
     "musts": "must_tail",
     "switches": "switches_and_throws",
     "variable": "with_variable_frame",
