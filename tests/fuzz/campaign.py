@@ -38,7 +38,8 @@ class Report:
         duration_s: For how long.
         outcomes: Of requests, by operation and outcome.
         defects: Cases that ended in anything but an answer or a CoralError, with what that was.
-        worst_s: The CPU time of the slowest request.
+        worst_s: Of the slowest request.
+        clock: What that is: CPU time, or time.
         worst: Which that was.
         memory_bytes: The most that a process held during a case.
     """
@@ -49,6 +50,7 @@ class Report:
     outcomes: Counter[str] = field(default_factory=Counter)
     defects: list[str] = field(default_factory=list)
     worst_s: float = 0.0
+    clock: str = "s of CPU"
     worst: str = ""
     memory_bytes: int = 0
 
@@ -58,7 +60,7 @@ class Report:
         yield f"seed {self.seed}: {self.cases:,} cases in {self.duration_s:.0f} s, {rate:.1f} cases/s"
         for outcome, count in sorted(self.outcomes.items()):
             yield f"  {count:>9,}  {outcome}"
-        yield f"worst request {self.worst_s:.2f} s of CPU ({self.worst}); most memory {self.memory_bytes >> 20} MiB"
+        yield f"worst request {self.worst_s:.2f} {self.clock} ({self.worst}); most memory {self.memory_bytes >> 20} MiB"
         yield f"defects: {len(self.defects)}"
         yield from (f"  {defect}" for defect in self.defects)
 
