@@ -103,7 +103,7 @@ def test_a_damaged_table_is_none(plain: Path) -> None:
     assert at is not None
     for damage in (b"\xff\xff\xff\xff", b"\0\0\0\0"):
         data = bytearray(path.read_bytes())
-        data[at + header.functions + 8 : at + header.functions + 12] = damage
+        data[at + header.functions + 16 : at + header.functions + 20] = damage
         damaged = path.with_name(f"damaged-{damage.hex()}")
         damaged.write_bytes(data)
         bad = elf_images.program(damaged)
