@@ -17,6 +17,7 @@ def main() -> int:
     """The exit status is 0 if every image was there and objdump agrees with every verdict."""
     parser = argparse.ArgumentParser(prog="python -m corpus", description=__doc__)
     parser.add_argument("--only", default="*", help="images whose name matches, such as 'gcc/*' or 'real/nginx'")
+    parser.add_argument("--every", type=int, default=1, help="look at every so many-th function of each image")
     parser.add_argument("--processes", type=int, default=2, help="that analyse at the same time")
     chosen = parser.parse_args()
     started = time.monotonic()
@@ -29,7 +30,7 @@ def main() -> int:
         except Unavailable as error:
             missing.append(f"{recipe.name}: {error}")
     found: dict[str, list[Outcome]] = {}
-    for image, outcomes in results(images, processes=chosen.processes):
+    for image, outcomes in results(images, every=chosen.every, processes=chosen.processes):
         found[image.name] = outcomes
         print(f"[{time.monotonic() - started:6.0f} s] {image.name}: {len(outcomes):,} functions", file=sys.stderr, flush=True)
     ordered = {image.name: found[image.name] for image in images}

@@ -67,6 +67,7 @@ class Figures:
     """What became of the functions of one program.
 
     Attributes:
+        wanted: How many were to be attached.
         functions: That can be probed.
         reached: Of them, how many the load called while all were watched.
         attached: How often one was attached and detached.
@@ -80,6 +81,7 @@ class Figures:
         status: Its exit code.
     """
 
+    wanted: int = 0
     functions: int = 0
     reached: int = 0
     attached: int = 0
@@ -94,8 +96,9 @@ class Figures:
 
     @property
     def good(self) -> bool:
-        """Whether nothing went wrong, and half of what the load reaches was seen."""
-        return not self.faults and self.status == 0 and 2 * self.hit_reached >= self.drawn_reached
+        """Whether all were attached, nothing went wrong, and half of what the load reaches was seen."""
+        whole = self.attached == self.wanted and not self.faults and self.status == 0
+        return whole and 2 * self.hit_reached >= self.drawn_reached
 
 
 def churn(
@@ -127,7 +130,7 @@ def churn(
 
 
 def _churn_one(load: loads.Load, count: int, every: int, chance: random.Random) -> Figures:
-    figures = Figures()
+    figures = Figures(wanted=count)
     plans = all_plans(load.image, every=every)
     figures.functions = len(plans)
     before = set(load.pids())

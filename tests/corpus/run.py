@@ -50,11 +50,12 @@ def code_version() -> str:
     return digest.hexdigest()[:20]
 
 
-def results(images: list[Image], *, processes: int) -> Iterator[tuple[Image, list[Outcome]]]:
+def results(images: list[Image], *, every: int, processes: int) -> Iterator[tuple[Image, list[Outcome]]]:
     """Each image with the verdicts on all its functions, as they become complete.
 
     Args:
         images: What to check; each process reads one image after the other.
+        every: 1 for all functions, 8 for every eighth.
         processes: How many work at the same time.
     """
     version = code_version()
@@ -65,10 +66,10 @@ def results(images: list[Image], *, processes: int) -> Iterator[tuple[Image, lis
         found: dict[str, dict[int, list[Outcome]]] = {}
         first: dict[Future[list[Outcome]], int] = {}
         for image in images:
-            starts = range(0, counts[image.name].result() or 1, _CHUNK)
+            starts = range(0, counts[image.name].result() or 1, _CHUNK * every)
             waiting[image.name] = len(starts)
             for start in starts:
-                part = pool.submit(_part, image, start, version)
+                part = pool.submit(_part, image, start, every, version)
                 parts[part], first[part] = image, start
         for part in as_completed(parts):
             image = parts[part]
@@ -87,12 +88,12 @@ def _count(image: Image) -> int:
     return len(functions(_opened(image.path)[0]))
 
 
-def _part(image: Image, start: int, version: str) -> list[Outcome]:
-    kept = BUILD / "results" / version / image.digest / f"{start}.json"
+def _part(image: Image, start: int, every: int, version: str) -> list[Outcome]:
+    kept = BUILD / "results" / version / image.digest / f"{start}-{every}.json"
     if kept.exists():
         return [Outcome(**{**row, "faults": tuple(row["faults"])}) for row in json.loads(kept.read_text())]
     program, listed = _opened(image.path)[0], _listed(_listing_path(image))
-    found = list(check(program, listed, functions(program)[start : start + _CHUNK]))
+    found = list(check(program, listed, functions(program)[start : start + _CHUNK * every : every]))
     kept.parent.mkdir(parents=True, exist_ok=True)
     half = kept.with_suffix(".half")
     half.write_text(json.dumps([asdict(outcome) for outcome in found]))

@@ -61,8 +61,8 @@ class Load(Protocol):
         ...
 
 
-def _copied(program: str, folder: Path) -> Path:
-    copy = folder / Path(program).name
+def _copied(program: str, folder: Path, name: str = "") -> Path:
+    copy = folder / (name or Path(program).name)
     shutil.copy2(Path(program).resolve(), copy)
     copy.chmod(0o755)
     return copy
@@ -295,8 +295,9 @@ class CaddyLoad:
 @contextmanager
 def nginx(folder: Path) -> Iterator[NginxLoad]:
     """A running nginx."""
-    image = _copied(servers.executable("nginx", "nginx-light"), folder)
     service = unique_service("nginx")
+    # nginx writes its title over its environment, but what its program is called stays.
+    image = _copied(servers.executable("nginx", "nginx-light"), folder, service)
     server = servers.Nginx(folder, service, str(image))
     with _stopped(lambda: server.process, server.stop):
         server.start()
