@@ -41,6 +41,10 @@ _OPTIMIZED_BYTES = 5
 _ENCODINGS = 1 << 16  # that are remembered: most instructions of a program are one of few
 _MASK = (1 << 64) - 1
 
+# Of VEX instructions the kernel looks at the opcode behind the prefix (branch_setup_xol_ops of the same file) and takes these
+# for jumps, nops and calls that it emulates: seen to leave out a vmovq (7e, "jle"), so that a program computed other results.
+_MISTAKEN_OPCODES_VEX = frozenset((*range(0x70, 0x80), 0x90, 0xE8, 0xE9, 0xEB))
+
 _decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
 
 
@@ -189,6 +193,10 @@ class X8664:
                 return f"the kernel refuses probes on instructions with {_REFUSED_PREFIXES[prefix]}"
         if shape.map == 0x62:
             return "the kernel refuses probes on AVX-512 (EVEX) instructions"
+        if shape.map in (0xC4, 0xC5) and shape.opcode in _MISTAKEN_OPCODES_VEX:
+            return f"the kernel takes {instruction.mnemonic} ({instruction.code.hex()}) for a jump and would not execute it"
+        if shape.map == 0 and shape.opcode == 0x90 and shape.rex & 1:
+            return f"the kernel takes {instruction.mnemonic} ({instruction.code.hex()}) for a nop and would not execute it"
         refused = shape.opcode in (_REFUSED_OPCODES_0F if shape.map == 0x0F else _REFUSED_OPCODES)
         branches = instruction.flow in (Flow.CALL, Flow.JUMP, Flow.BRANCH) and instruction.target is not None
         if refused or (branches and 0x66 in shape.prefixes) or instruction.flow is Flow.FOREIGN:
