@@ -102,7 +102,8 @@ class Resolver:
                 continue
             try:
                 with _opened_module(pid, module) as fd:
-                    return await self._locate_in(pid, fd, module.path, function.name, library=name)
+                    advise = bool(function.library)
+                    return await self._locate_in(pid, fd, module.path, function.name, library=name, advise=advise)
             except NotFound as error:
                 if function.library:
                     missing = error
@@ -112,11 +113,11 @@ class Resolver:
                 # A library that cannot be read hides nothing that the program itself has under this name.
         raise missing
 
-    async def _locate_in(self, pid: int, fd: int, path: str, name: str, *, library: str) -> Located:
+    async def _locate_in(self, pid: int, fd: int, path: str, name: str, *, library: str, advise: bool = True) -> Located:
         key = ImageKey.of_fd(fd)
         info = await self._parser.identify(fd, key, path)
         async with self._debug_files.beside(pid, path, info) as debug:
-            plan = await self._parser.plan(fd, key, path, name, library=library, debug=debug)
+            plan = await self._parser.plan(fd, key, path, name, library=library, debug=debug, advise=advise)
         return Located(fd=os.dup(fd), key=key, info=info, plan=plan, shared=bool(library))
 
 

@@ -54,13 +54,14 @@ def base_name(name: str) -> str:
     return dissect(name).source
 
 
-def find(symbols: SymbolTable, text: str, path: str) -> Match:
+def find(symbols: SymbolTable, text: str, path: str, *, advise: bool = True) -> Match:
     """The function that ``text`` means.
 
     Args:
         symbols: Of the image.
         text: ``NAME`` or ``FILE:NAME``.
         path: Of the image, for messages.
+        advise: Whether nearest names are looked for when there is none, which takes a second in a large C++ library.
 
     Raises:
         NotFound: There is none; the hint gives the nearest names.
@@ -99,7 +100,7 @@ def find(symbols: SymbolTable, text: str, path: str) -> Match:
             )
         if groups:
             return groups[0]
-    raise _not_found(symbols, text, path)
+    raise _not_found(symbols, text, path, advise=advise)
 
 
 def _apart(groups: Sequence[Match]) -> list[Match]:
@@ -320,7 +321,7 @@ def _closer(group: Match) -> str:
     return group.name if group.language == "c" else group.symbol
 
 
-def _not_found(symbols: SymbolTable, text: str, path: str) -> NotFound | FailedPrecondition:
+def _not_found(symbols: SymbolTable, text: str, path: str, *, advise: bool) -> NotFound | FailedPrecondition:
     shown = printable(text)
     index = _index(symbols)
     query = spelled_text(as_typed(text))
@@ -330,6 +331,8 @@ def _not_found(symbols: SymbolTable, text: str, path: str) -> NotFound | FailedP
             f"{shown!r} was inlined into its callers in {path}; only {printable(min(pieces))} is left of it.",
             hint="Name one of its callers, or build with -fno-partial-inlining.",
         )
+    if not advise:
+        return NotFound(f"{path} has no function {shown!r}.")
     others = dict.fromkeys(
         demangle(each.symbol) for each in _candidates(index, query) if fit(query.without_signature, each.spelling)
     )

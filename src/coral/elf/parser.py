@@ -27,7 +27,7 @@ from coral.elf.readers import ReaderDied, Readers
 from coral.elf.sandbox import MEMORY_BYTES
 from coral.elf.shape import shaped
 from coral.elf.turns import Turns
-from coral.model.errors import CoralError, DeadlineExceeded, FailedPrecondition, Internal
+from coral.model.errors import CoralError, DeadlineExceeded, FailedPrecondition, Internal, NotFound
 from coral.model.inspection import FunctionExplanation, FunctionPage
 from coral.model.site import FunctionPlan
 from coral.model.text import printable
@@ -57,6 +57,7 @@ class Parser:
         self._turns = Turns(at_once=_AT_ONCE, waiting=_WAITING, waiting_for_one=_WAITING_FOR_ONE)
         self._infos: OrderedDict[ImageKey, ImageInfo] = OrderedDict()
         self._plans: OrderedDict[tuple[tuple[ImageKey, ...], str, str], FunctionPlan] = OrderedDict()
+        self._absent: OrderedDict[tuple[tuple[ImageKey, ...], str, str], None] = OrderedDict()
         self._refusals: OrderedDict[tuple[ImageKey, ...], tuple[float, CoralError]] = OrderedDict()
 
     async def __aenter__(self) -> Self:
@@ -111,6 +112,7 @@ class Parser:
         *,
         library: str = "",
         debug: Sequence[OpenFile] = (),
+        advise: bool = True,
     ) -> FunctionPlan:
         """How a function of an image is probed.
 
@@ -121,6 +123,7 @@ class Parser:
             function: ``NAME`` or ``FILE:NAME``.
             library: Base name of the image, when it is not the program itself.
             debug: Files that may hold its symbols, the likeliest first, at most ``MOST_FILES - 1``; see ``Program``.
+            advise: Whether the nearest names are looked for when there is no such function; without, that is remembered.
 
         Raises:
             NotFound: There is no such function; the hint has the nearest names.
@@ -132,8 +135,15 @@ class Parser:
         question = (tuple(file.key for file in files), function, library)
         known = self._plans.get(question)
         if known is None:
+            if not advise and question in self._absent:
+                raise NotFound(f"{path} has no function {printable(function)!r}.")
             decode = partial(_plan_of, fd)
-            known = await self._call(files, decode, operation="plan", function=function, library=library)
+            request = {"operation": "plan", "function": function, "library": library, "advise": advise}
+            try:
+                known = await self._call(files, decode, **request)
+            except NotFound:
+                _remember(self._absent, question, None)
+                raise
             _remember(self._plans, question, known)
         return known
 

@@ -15,24 +15,25 @@ from coral.model.text import printable
 _MOST_SITES = 65_535
 
 
-def plan(program: Program, text: str, *, library: str = "") -> FunctionPlan:
+def plan(program: Program, text: str, *, library: str = "", advise: bool = True) -> FunctionPlan:
     """The plan for the function that ``text`` means.
 
     Args:
         program: The image.
         text: ``NAME`` or ``FILE:NAME``.
         library: Base name of the file, when it is not the program itself.
+        advise: Whether nearest names are looked for when there is no such function.
 
     Raises:
         NotFound: There is no such function.
         AmbiguousName: There are several.
         FailedPrecondition: It cannot be probed; the message says why.
     """
-    match = find(program, text)
+    match = find(program, text, advise=advise)
     return plan_functions(program, match.name, match.functions, library=library)
 
 
-def find(program: Program, text: str) -> names.Match:
+def find(program: Program, text: str, *, advise: bool = True) -> names.Match:
     """The function that ``text`` means.
 
     Raises:
@@ -41,7 +42,7 @@ def find(program: Program, text: str) -> names.Match:
         FailedPrecondition: It has no code that could be probed.
     """
     try:
-        return names.find(program.symbols, text, program.file.path)
+        return names.find(program.symbols, text, program.file.path, advise=advise)
     except (NotFound, FailedPrecondition) as error:
         raise gorules.explain_absence(program, text) or error from error
 

@@ -54,7 +54,9 @@ class Worker:
         self._listing: Listing | None = None
         self._operations: dict[str, Callable[[Program, dict[str, Any]], object]] = {
             "identify": lambda program, request: info_to_json(program.file.info),
-            "plan": lambda program, request: plan_to_json(plan(program, request["function"], library=request["library"])),
+            "plan": lambda program, request: plan_to_json(
+                plan(program, request["function"], library=request["library"], advise=request["advise"])
+            ),
             "explain": lambda program, request: explanation_to_json(
                 explain(program, request["function"], library=request["library"])
             ),

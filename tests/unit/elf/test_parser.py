@@ -58,6 +58,21 @@ def test_what_was_answered_is_remembered(opened: tuple[int, ImageKey, str]) -> N
     asyncio.run(run())
 
 
+def test_an_image_without_the_name_is_asked_once_while_libraries_are_searched(opened: tuple[int, ImageKey, str]) -> None:
+    """A process has a hundred libraries, and a service many processes; nearest names are looked for in none of them."""
+
+    async def run() -> None:
+        async with Parser() as parser:
+            with pytest.raises(NotFound) as missing:
+                await parser.plan(*opened, "with_aloca", advise=False)
+            assert (missing.value.hint, missing.value.details) == ("", {})
+        with pytest.raises(NotFound) as again:  # the processes have ended, so this comes from memory
+            await parser.plan(*opened, "with_aloca", advise=False)
+        assert again.value.message == missing.value.message
+
+    asyncio.run(run())
+
+
 def test_errors_keep_their_class_and_their_hint(opened: tuple[int, ImageKey, str], tmp_path: Path) -> None:
     """Not found, ambiguous and refused are told apart, with the next step."""
 
