@@ -34,11 +34,9 @@ FUNCTIONS = {
     "large": "large_frame",
     "results": "parses",
 }
-_SLICE = [
-    pytest.param((), id="debug"),
-    pytest.param(("-O",), id="release"),
-]
+_SLICE = [pytest.param(("-O",), id="release")]
 _MATRIX = [
+    ("-C", "opt-level=0"),
     ("-O", "-C", "symbol-mangling-version=v0"),
     ("-C", "opt-level=1"),
     ("-C", "opt-level=3"),
