@@ -50,8 +50,8 @@ def requests(mutant: Mutant) -> list[dict[str, object]]:
     return [
         {"operation": "identify"},
         {"operation": "list", "page": _PAGE},
-        *({"operation": "plan", "function": function, "library": ""} for function in mutant.seed.functions),
-        {"operation": "plan", "function": "no_such_function", "library": ""},
+        *({"operation": "plan", "function": function, "library": "", "advise": True} for function in mutant.seed.functions),
+        {"operation": "plan", "function": "no_such_function", "library": "", "advise": True},
         {"operation": "explain", "function": mutant.seed.functions[0], "library": ""},
         {"operation": "judge", "page": _PAGE, "budget_s": 0.1},
     ]
