@@ -99,3 +99,12 @@ def test_decisions_have_the_parts_of_the_template() -> None:
         assert headings[:3] == ["Context", "Decision", "Consequences"], page.name
         number = "NNNN" if page.name.startswith("0000") else page.name[:4]
         assert page.read_text().startswith(f"# {number}: "), page.name
+
+
+def test_decisions_have_numbers_of_their_own() -> None:
+    """Every decision carries the number of its file, and no other has it."""
+    pages = sorted((ROOT / "docs" / "adr").glob("[0-9]*.md"))
+    numbers = [page.name.partition("-")[0] for page in pages]
+    assert numbers == [f"{number:04}" for number in range(len(pages))]
+    for number, page in zip(numbers[1:], pages[1:], strict=True):
+        assert page.read_text().startswith(f"# {number}: "), page.name
