@@ -44,6 +44,9 @@ _PR_SET_PDEATHSIG, _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_CAPB
 _PR_SET_NO_NEW_PRIVS, _PR_GET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 39, 47, 4
 _SYS_PIVOT_ROOT, _SYS_CAPGET, _SYS_CAPSET = 155, 125, 126
 _SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_RESTRICT = 444, 446
+_SYS_FSOPEN, _SYS_FSCONFIG, _SYS_FSMOUNT = 430, 431, 432
+_CLOEXEC, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 1, 1, 6  # include/uapi/linux/mount.h
+_EMPTY_ATTRIBUTES = 0b1111  # MOUNT_ATTR_RDONLY, NOSUID, NODEV, NOEXEC
 _LANDLOCK_VERSION = 1
 _CAP_SETGID, _CAP_SETUID, _CAP_SETPCAP, _CAP_SYS_CHROOT, _CAP_SYS_ADMIN = 6, 7, 8, 18, 21
 _CAPABILITY_HEADER = struct.pack("<Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
@@ -165,7 +168,12 @@ def _leave_namespaces(held: int) -> list[str]:
     if reason := _attempt("leave the mount namespace", lambda: _libc.unshare(_CLONE_NEWNS)):
         return [*left_out, f"an own mount namespace and an empty root directory: {reason}"]
     # As a slave, so that what the host unmounts is not kept busy from here in the meantime.
-    _must("detach its mounts from the host's", lambda: _libc.mount(b"none", b"/", None, _MS_REC | _MS_SLAVE, None))
+    if _libc.mount(b"none", b"/", None, _MS_REC | _MS_SLAVE, None):
+        number = ctypes.get_errno()
+        if number != errno.EINVAL:
+            raise _failed("detach its mounts from the host's", number)
+        # In a chroot "/" is no mount: what is mounted here would be seen by others, and pivot_root(2) is not for it.
+        return [*left_out, *_enter_unseen_mount()]
     empty = _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
     # Over /proc, which every host has; nothing else looks through this process's mounts.
     _must(
@@ -177,6 +185,30 @@ def _leave_namespaces(held: int) -> list[str]:
     _must("leave the host's file system", lambda: _libc.umount2(b".", _MNT_DETACH))
     os.chdir("/")
     return left_out
+
+
+def _enter_unseen_mount() -> list[str]:
+    """Makes an empty directory its root that is mounted nowhere (fsopen(2), fsconfig(2), fsmount(2), chroot(2))."""
+    system = _libc.syscall(_SYS_FSOPEN, b"tmpfs", _CLOEXEC)
+    if system < 0:
+        number = ctypes.get_errno()
+        if number in _UNSUPPORTED:
+            return [f"an empty root directory: this process is in a chroot, and {os.strerror(number)}"]
+        raise _failed("open an empty file system", number)
+    for key, value in ((b"size", b"4k"), (b"nr_inodes", b"2"), (b"mode", b"555")):
+        _must(
+            "describe an empty file system",
+            partial(_libc.syscall, _SYS_FSCONFIG, system, _FSCONFIG_SET_STRING, key, value, 0),
+        )
+    _must("make an empty file system", lambda: _libc.syscall(_SYS_FSCONFIG, system, _FSCONFIG_CMD_CREATE, None, None, 0))
+    root = _libc.syscall(_SYS_FSMOUNT, system, _CLOEXEC, _EMPTY_ATTRIBUTES)
+    if root < 0:
+        raise _failed("mount an empty file system", ctypes.get_errno())
+    os.close(system)
+    _must("enter an empty directory", lambda: _libc.fchdir(root))
+    _must("change its root directory", lambda: _libc.chroot(b"."))
+    os.close(root)
+    return []
 
 
 def _leave_privileges(held: int) -> list[str]:

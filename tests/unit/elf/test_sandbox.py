@@ -85,12 +85,25 @@ _SEALED = {
 }
 
 
-def _attempted(tmp_path: Path, *users: int) -> dict[str, Any]:
-    """What a process found it could do, which became one of ``users`` first."""
+# Runs a command in a root directory that is no mount point, as `chroot` into an unpacked system makes it.
+_IN_CHROOT = """
+root=$1; shift
+for path in /*; do
+  if [ -L "$path" ]; then cp -P "$path" "$root/"
+  elif [ -d "$path" ]; then mkdir "$root$path"; mount --rbind "$path" "$root$path"
+  fi
+done
+exec chroot "$root" "$@"
+"""
+
+
+def _attempted(tmp_path: Path, *users: int, chroot: Path | None = None) -> dict[str, Any]:
+    """What a process found it could do, which became one of ``users`` first, and whose root directory ``chroot`` became."""
+    before = ["unshare", "--mount", "sh", "-eu", "-c", _IN_CHROOT, "sh", str(chroot)] if chroot else []
     written = tmp_path / "written"
     written.write_text("kept")
     done = subprocess.run(
-        [sys.executable, "-c", _ATTEMPTS, str(written), *map(str, users)],
+        [*before, sys.executable, "-c", _ATTEMPTS, str(written), *map(str, users)],
         check=False,
         capture_output=True,
         text=True,
@@ -104,10 +117,13 @@ def _attempted(tmp_path: Path, *users: int) -> dict[str, Any]:
 
 
 @pytest.mark.kernel
-def test_a_reader_of_a_root_agent_can_do_nothing_but_read_what_it_was_given(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_chroot", [False, True], ids=["host", "chroot"])
+def test_a_reader_of_a_root_agent_can_do_nothing_but_read_what_it_was_given(tmp_path: Path, in_chroot: bool) -> None:
     """Nothing is left out where root and the kernel can do it, and each attempt ends in an error."""
     nobody = sandbox.NOBODY
-    assert _attempted(tmp_path) == {
+    root = tmp_path / "root"
+    root.mkdir()
+    assert _attempted(tmp_path, chroot=root if in_chroot else None) == {
         "left_out": [],
         "ids": [[nobody] * 3, [nobody] * 3, []],
         "confined": {
