@@ -32,7 +32,7 @@ class Recipe:
         command: Builds it; ``{output}`` stands for its path. Empty for an installed program.
         sources: What it is built from.
         environment: For the command, on top of this process's.
-        folder: Where the command runs.
+        folder: Where the command runs; None for one that goes when it has ended, since some leave files where they are.
         find: Of an installed program: where it is; None when it is not installed.
         package: That brings what the recipe needs.
     """
@@ -41,7 +41,7 @@ class Recipe:
     command: tuple[str, ...] = ()
     sources: tuple[Path, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
-    folder: Path = SOURCES
+    folder: Path | None = None
     find: Callable[[], Path | None] | None = None
     package: str = ""
 
@@ -80,7 +80,7 @@ class Recipe:
             made = Path(scratch) / "image"
             done = subprocess.run(
                 [part.replace("{output}", str(made)).replace("{scratch}", scratch) for part in self.command],
-                cwd=self.folder,
+                cwd=self.folder or scratch,
                 env={**os.environ, **self.environment},
                 capture_output=True,
                 text=True,
