@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 from support import build, rpc
-from support.launch import from_memory, launched
+from support.launch import UNSHARE, from_memory, launched
 from support.observe import counted, every_call_stored, ledger_faults
 from support.stack import Stack
 from support.target import unique_service
@@ -67,12 +67,12 @@ FILES: dict[str, Callable[[Path], Sequence[str]]] = {
     ],
     "from memory": lambda _: from_memory(Path(_loop())),
     "on a file system of its own": lambda _: [
-        *("unshare", "--mount"),
+        *(*UNSHARE, "--mount"),
         *_shell('mount -t tmpfs tmpfs /mnt; cp "$1" /mnt/program; shift; exec /mnt/program "$@"'),
         _loop(),
     ],
     "seen in two mount namespaces": lambda _: [
-        *("unshare", "--mount"),
+        *(*UNSHARE, "--mount"),
         *_shell('mount -t tmpfs tmpfs /mnt; touch /mnt/seen; mount --bind "$1" /mnt/seen; shift; exec /mnt/seen "$@"'),
         _loop("-O1"),
     ],
@@ -80,10 +80,10 @@ FILES: dict[str, Callable[[Path], Sequence[str]]] = {
     "chroot": lambda folder: ["chroot", str(folder), f"/{Path(_copied(_loop('-static'), folder, 0o700)).name}"],
 }
 PLACES: dict[str, Callable[[Path], Sequence[str]]] = {
-    "user namespace": lambda _: ["unshare", "--user", "--map-root-user", _loop()],
-    "pid namespace": lambda _: ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", _loop()],
+    "user namespace": lambda _: [*UNSHARE, "--user", "--map-root-user", _loop()],
+    "pid namespace": lambda _: [*UNSHARE, "--pid", "--fork", "--kill-child", "--mount-proc", _loop()],
     "all namespaces": lambda _: [
-        *("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--net", "--ipc", "--uts", "--cgroup"),
+        *(*UNSHARE, "--user", "--map-root-user", "--mount", "--pid", "--fork", "--net", "--ipc", "--uts", "--cgroup"),
         *("--kill-child", _loop()),
     ],
     "no address randomisation": lambda _: ["setarch", "--addr-no-randomize", _loop()],

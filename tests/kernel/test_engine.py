@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.launch import UNSHARE
 from support.sites import CONDITIONS, marked_plan
 
 from coral.events.record import RecordKind
@@ -473,7 +474,7 @@ def test_a_slot_is_empty_when_it_is_given_away(engine: Engine) -> None:
 def test_a_pid_namespace_of_its_own_is_refused() -> None:
     """Where the agent and the kernel know processes by different numbers, it says so instead of counting nothing."""
     script = "from coral.kernel.engine import Engine; Engine(ring_bytes=1 << 20, max_open_calls=4096)"
-    inside = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c", script]
+    inside = [*UNSHARE, "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c", script]
     outcome = subprocess.run(inside, capture_output=True, text=True, timeout=60, check=False)
     assert outcome.returncode == 1
     assert "FailedPrecondition: The agent runs in a pid namespace of its own" in outcome.stderr

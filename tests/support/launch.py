@@ -23,6 +23,10 @@ os.execve(fd, sys.argv[1:], os.environ)
 """
 """Runs a program from a file that only memory holds, memfd_create(2): what some packers and sandboxes do."""
 
+_ROOT_IS_A_MOUNT = any(line.split()[4] == "/" for line in Path("/proc/self/mountinfo").read_text().splitlines())
+UNSHARE = ("unshare",) if _ROOT_IS_A_MOUNT else ("unshare", "--propagation", "unchanged")
+"""unshare(1). In a chroot, whose root is no mount, it cannot make what it mounts private, and must be told not to try."""
+
 
 _T = TypeVar("_T", bound="Launched")
 
@@ -133,5 +137,5 @@ def in_overlay(folder: Path, lower: Path, program: Path, *arguments: str | int) 
         (folder / name).mkdir(parents=True)
     options = f"lowerdir={lower},upperdir={folder}/upper,workdir={folder}/work"
     script = f'mount -t overlay overlay -o {options} {folder}/root && exec chroot {folder}/root "$@"'
-    namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc"]
+    namespaces = [*UNSHARE, "--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc"]
     return [*namespaces, "sh", "-c", script, "sh", str(program), *map(str, arguments)]

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from support.cli import clean_environment
+from support.launch import UNSHARE
 from support.stack import free_port
 
 
@@ -237,7 +238,7 @@ class PostgreSQL:
         """What goes before a command so that the own program lies where the installed one does."""
         if not self.own_program:
             return []
-        return ["unshare", "--mount", "sh", "-c", 'mount --bind "$1" "$2"; shift 2; exec "$@"', "sh", self.own_program, over]
+        return [*UNSHARE, "--mount", "sh", "-c", 'mount --bind "$1" "$2"; shift 2; exec "$@"', "sh", self.own_program, over]
 
     def start(self) -> None:
         """Makes the cluster, starts it, fills pgbench's tables, and waits until all of that is done."""

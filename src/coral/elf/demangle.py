@@ -24,6 +24,7 @@ _LONGEST_ABBREVIATED_BYTES = 80  # std::basic_string<...> for Ss
 _LONGEST_BUILT_IN_BYTES = 20
 _OPENING = {False: frozenset("NIJFXL"), True: frozenset("ITFD")}
 _LEGACY_RUST = re.compile(r"17h[0-9a-f]{16}E(?:\.|$)")
+_HASH = re.compile(r"::h[0-9a-f]{16}(?=$| \()")  # which some releases of the demangler leave and others take away
 _V0 = re.compile(r"_R[A-Z]")
 _SUFFIX = re.compile(r" \((\.[^()]*)\)$")
 _BACK_REFERENCE = re.compile(r"S[0-9A-Z]*_")
@@ -54,6 +55,8 @@ def demangle(symbol: str) -> str:
         return ""
     if "'" in text:
         text = unnamed(text)
+    if _LEGACY_RUST.search(symbol):
+        text = _HASH.sub("", text)
     if " (." in text:
         text = _SUFFIX.sub(r"\1", text)
     return printable(shorten(text))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.launch import UNSHARE
 
 from coral.elf import sandbox
 
@@ -99,7 +100,7 @@ exec chroot "$root" "$@"
 
 def _attempted(tmp_path: Path, *users: int, chroot: Path | None = None) -> dict[str, Any]:
     """What a process found it could do, which became one of ``users`` first, and whose root directory ``chroot`` became."""
-    before = ["unshare", "--mount", "sh", "-eu", "-c", _IN_CHROOT, "sh", str(chroot)] if chroot else []
+    before = [*UNSHARE, "--mount", "sh", "-eu", "-c", _IN_CHROOT, "sh", str(chroot)] if chroot else []
     written = tmp_path / "written"
     written.write_text("kept")
     done = subprocess.run(

@@ -32,7 +32,8 @@ def _counted(image: Program, text: str) -> set[str]:
 def test_variants_that_pass_their_calls_on_are_left_out(compiler: str, level: str, function: str, symbols: set[str]) -> None:
     """What calls, jumps or falls into another variant whatever happens is counted there; what has the body counts itself."""
     image = elf_images.program(build.cpp_program("structors", level, compiler=compiler))
-    assert _counted(image, function) == symbols
+    # Clang 19 also makes copies for a constant argument; a call goes to one of them or to the original.
+    assert {symbol.partition(".specialized.")[0] for symbol in _counted(image, function)} == symbols
 
 
 def test_the_language_of_an_image_is_told() -> None:
