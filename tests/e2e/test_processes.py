@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 from support import build, rpc
-from support.launch import UNSHARE, from_memory, launched
+from support.launch import IN_CHROOT, UNSHARE, from_memory, launched
 from support.observe import counted, every_call_stored, ledger_faults
 from support.stack import Stack
 from support.target import unique_service
@@ -80,11 +80,9 @@ FILES: dict[str, Callable[[Path], Sequence[str]]] = {
     "chroot": lambda folder: ["chroot", str(folder), f"/{Path(_copied(_loop('-static'), folder, 0o700)).name}"],
 }
 PLACES: dict[str, Callable[[Path], Sequence[str]]] = {
-    "user namespace": lambda _: [*UNSHARE, "--user", "--map-root-user", _loop()],
     "pid namespace": lambda _: [*UNSHARE, "--pid", "--fork", "--kill-child", "--mount-proc", _loop()],
-    "all namespaces": lambda _: [
-        *(*UNSHARE, "--user", "--map-root-user", "--mount", "--pid", "--fork", "--net", "--ipc", "--uts", "--cgroup"),
-        *("--kill-child", _loop()),
+    "all namespaces but the user's": lambda _: [
+        *(*UNSHARE, "--mount", "--pid", "--fork", "--net", "--ipc", "--uts", "--cgroup", "--kill-child", _loop()),
     ],
     "no address randomisation": lambda _: ["setarch", "--addr-no-randomize", _loop()],
     "few resources": lambda _: ["prlimit", "--memlock=0", "--nofile=4", "--nproc=1", "--stack=65536", _loop()],
@@ -94,6 +92,14 @@ PLACES: dict[str, Callable[[Path], Sequence[str]]] = {
     "strace": lambda _: ["strace", "-f", "-o", "/dev/null", _loop()],
     "gdb": lambda _: [*_UNDER_GDB, _loop()],
 }
+if not IN_CHROOT:  # where the kernel makes no user namespaces (unshare(2), EPERM)
+    PLACES |= {
+        "user namespace": lambda _: ["unshare", "--user", "--map-root-user", _loop()],
+        "all namespaces": lambda _: [
+            *("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--net", "--ipc", "--uts", "--cgroup"),
+            *("--kill-child", _loop()),
+        ],
+    }
 HABITS: dict[str, Callable[[Path], Sequence[str]]] = {
     "mlockall": lambda _: _hardened("--lock", "1"),
     "title over arguments and environment": lambda _: [*_BEHIND_A_SHELL, *_hardened("--title", "1")],

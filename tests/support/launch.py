@@ -23,9 +23,10 @@ os.execve(fd, sys.argv[1:], os.environ)
 """
 """Runs a program from a file that only memory holds, memfd_create(2): what some packers and sandboxes do."""
 
-_ROOT_IS_A_MOUNT = any(line.split()[4] == "/" for line in Path("/proc/self/mountinfo").read_text().splitlines())
-UNSHARE = ("unshare",) if _ROOT_IS_A_MOUNT else ("unshare", "--propagation", "unchanged")
-"""unshare(1). In a chroot, whose root is no mount, it cannot make what it mounts private, and must be told not to try."""
+IN_CHROOT = not any(line.split()[4] == "/" for line in Path("/proc/self/mountinfo").read_text().splitlines())
+"""Whether these tests run in a chroot, whose root is no mount."""
+UNSHARE = ("unshare", "--propagation", "unchanged") if IN_CHROOT else ("unshare",)
+"""unshare(1). In a chroot it cannot make what it mounts private, and must be told not to try."""
 
 
 _T = TypeVar("_T", bound="Launched")
