@@ -11,7 +11,8 @@ from pathlib import Path
 import grpc
 import pytest
 from support import build, rpc
-from support.launch import IN_CHROOT, UNSHARE, from_memory, launched
+from support.launch import from_memory, launched
+from support.namespaces import IN_CHROOT, UNSHARE
 from support.observe import counted, every_call_stored, ledger_faults
 from support.stack import Stack
 from support.target import unique_service

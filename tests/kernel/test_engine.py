@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.launch import UNSHARE
+from support.namespaces import UNSHARE
 from support.sites import CONDITIONS, marked_plan
 
 from coral.events.record import RecordKind

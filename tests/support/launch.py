@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from support import build
+from support.namespaces import UNSHARE
 from support.target import Target, unique_service
 
 FROM_MEMORY = """
@@ -22,11 +23,6 @@ with open(sys.argv[1], "rb") as file:
 os.execve(fd, sys.argv[1:], os.environ)
 """
 """Runs a program from a file that only memory holds, memfd_create(2): what some packers and sandboxes do."""
-
-IN_CHROOT = not any(line.split()[4] == "/" for line in Path("/proc/self/mountinfo").read_text().splitlines())
-"""Whether these tests run in a chroot, whose root is no mount."""
-UNSHARE = ("unshare", "--propagation", "unchanged") if IN_CHROOT else ("unshare",)
-"""unshare(1). In a chroot it cannot make what it mounts private, and must be told not to try."""
 
 
 _T = TypeVar("_T", bound="Launched")

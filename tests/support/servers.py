@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from support.cli import clean_environment
-from support.launch import UNSHARE
+from support.namespaces import UNSHARE
 from support.stack import free_port
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.launch import UNSHARE
+from support.namespaces import UNSHARE
 
 from coral.elf import sandbox
 
