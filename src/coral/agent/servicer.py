@@ -11,7 +11,6 @@ from typing import Any
 from coral.agent.collector import Collector
 from coral.agent.collectors import Collectors
 from coral.agent.sdk_hint import answers
-from coral.client.channel import COLONY_KEY
 from coral.events import batch
 from coral.model.errors import InvalidArgument, NotFound
 from coral.model.probe import ProbeSpec
@@ -20,6 +19,7 @@ from coral.model.site import Method
 from coral.model.text import check_name
 from coral.wire import convert, paging
 from coral.wire._generated.mesh.v1 import ebpf_pb2, ebpf_pb2_grpc
+from coral.wire.metadata import COLONY_KEY
 
 _BATCH_EVENTS = 65_536
 _FULL_EVENTS = 16_384

@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator
 
 import grpc
 
-from coral.client.channel import COLONY_KEY
 from coral.wire._generated.mesh.v1 import ebpf_pb2, ebpf_pb2_grpc, inspect_pb2, inspect_pb2_grpc
 from coral.wire.errors import from_rpc
+from coral.wire.metadata import COLONY_KEY
 
 
 class AgentClient:

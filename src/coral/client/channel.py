@@ -13,12 +13,6 @@ import grpc
 from coral.model.text import printable
 from coral.wire.address import MAX_MESSAGE_BYTES, split_address
 
-ACTOR_KEY = "coral-actor"
-"""Metadata key that says who calls, as far as the caller itself knows."""
-
-COLONY_KEY = "coral-colony"
-"""Metadata key of a colony's calls to its agents: what it starts it also ends, what others start is left to them."""
-
 OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),

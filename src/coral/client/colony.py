@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from coral.client.channel import ACTOR_KEY, actor, connect
+from coral.client.channel import actor, connect
 from coral.model.errors import CoralError, Internal, NotFound, Unavailable
 from coral.wire._generated.colony.v1 import (
     debug_pb2,
@@ -20,6 +20,7 @@ from coral.wire._generated.colony.v1 import (
 )
 from coral.wire._generated.mesh.v1 import ebpf_pb2
 from coral.wire.errors import from_rpc
+from coral.wire.metadata import ACTOR_KEY
 
 if TYPE_CHECKING:
     import pyarrow as pa

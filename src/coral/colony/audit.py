@@ -6,16 +6,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
 
 from coral.colony.store.database import Database
 from coral.model.errors import CoralError
+from coral.model.principal import Principal
 from coral.model.session import Session
 from coral.model.text import printable
 
@@ -31,31 +31,6 @@ _COLUMNS = pa.schema(
         )),
     ]
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """Who asks, as far as known: there are no credentials yet.
-
-    Attributes:
-        name: What the caller says of itself (``user@host``), else its address.
-        address: Where the connection comes from.
-    """
-
-    name: str
-    address: str
-
-
-def caller(metadata: Iterable[tuple[str, str | bytes]] | None, peer: str) -> Caller:
-    """The caller of an RPC.
-
-    Args:
-        metadata: The invocation metadata: pairs of key and value.
-        peer: As gRPC gives it, such as ``ipv4:127.0.0.1:40000``.
-    """
-    address = unquote(peer.partition(":")[2]) or peer
-    said = next((str(value) for key, value in metadata or () if key == "coral-actor" and value), "")
-    return Caller(name=printable(said)[:_MAX_TEXT] or address, address=address)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +53,7 @@ class Entry:
 
     sequence: int
     time_ns: int
-    caller: Caller
+    caller: Principal
     action: str
     service_name: str = ""
     function_name: str = ""
@@ -130,7 +105,7 @@ class Audit:
 
     def entry(
         self,
-        who: Caller,
+        who: Principal,
         action: str,
         *,
         service_name: str = "",
@@ -215,7 +190,7 @@ def put_entries(connection: duckdb.DuckDBPyConnection, entries: Sequence[Entry])
             **{name: getattr(entry, name) for name in _COLUMNS.names if name not in ("time", "principal", "role", "address")},
             "time": entry.time_ns // 1000,
             "principal": entry.caller.name,
-            "role": "",
+            "role": entry.caller.role,
             "address": entry.caller.address,
         }
         for entry in entries

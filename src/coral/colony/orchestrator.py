@@ -10,7 +10,7 @@ import duckdb
 import structlog
 from ulid import ULID
 
-from coral.colony.audit import Audit, Caller, Entry, put_entries
+from coral.colony.audit import Audit, Entry, put_entries
 from coral.colony.book import Ending, LiveCollector, LiveSession, SessionBook
 from coral.colony.collectors import Collectors
 from coral.colony.feed import Feed
@@ -27,6 +27,7 @@ from coral.model.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from coral.model.principal import Principal
 from coral.model.probe import ProbeSpec
 from coral.model.service import Agent
 from coral.model.session import ReasonCode, Session, Status
@@ -71,7 +72,7 @@ class Orchestrator:
         self._max_sessions = max_sessions
         self._tasks = tasks
 
-    async def attach(self, request: debug_pb2.AttachUprobeRequest, who: Caller) -> Attached:
+    async def attach(self, request: debug_pb2.AttachUprobeRequest, who: Principal) -> Attached:
         """Attaches a probe on every host that runs the service.
 
         A caller that goes away before the answer leaves nothing running: the attach is finished and then undone.
@@ -109,7 +110,7 @@ class Orchestrator:
                 self._tasks.spawn(self._undo(attaching))
             raise
 
-    async def detach(self, session_id: str, who: Caller) -> str:
+    async def detach(self, session_id: str, who: Principal) -> str:
         """Ends a session; one that has ended stays as it is.
 
         Returns:
@@ -138,7 +139,7 @@ class Orchestrator:
         spec: ProbeSpec,
         agents: list[Agent],
         accepted_ns: int,
-        who: Caller,
+        who: Principal,
         entry: Entry,
     ) -> Attached:
         live = LiveSession(

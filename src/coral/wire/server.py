@@ -11,18 +11,23 @@ import errno
 import inspect
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import grpc
 import structlog
+from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from coral.model.errors import CoralError, FailedPrecondition, Internal, InvalidArgument, Unimplemented
+from coral.model.principal import serve_as
 from coral.model.text import printable
 from coral.wire.address import MAX_MESSAGE_BYTES, split_address
 from coral.wire.errors import abort
+from coral.wire.guard import Guard, LocalGuard, call_of
+from coral.wire.streams import while_valid
 
 OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.so_reuseport", 0),
@@ -34,29 +39,41 @@ OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.keepalive_permit_without_calls", 1),
 )
 
+_OPEN = (f"/{health.SERVICE_NAME}/", f"/{reflection.SERVICE_NAME}/")
+_OPEN_GUARD = LocalGuard()
+
 _log = structlog.get_logger(__name__)
 
 
-class Errors(grpc.aio.ServerInterceptor):
-    """Deserializes requests and maps what handlers raise: CoralError to its status, the rest to INTERNAL and the log.
+class Gate(grpc.aio.ServerInterceptor):
+    """What every RPC passes through: the guard, then the parser, then the guard again, then its handler.
+
+    What any of them raises becomes a status: CoralError its own, the rest INTERNAL and a line in the log. Health and
+    reflection are open to everybody who gets a connection; what can be neither guarded nor left open does not exist.
 
     Args:
+        guard: Who may come in.
         services: Full names of what the server serves, for who asks for something else; may be filled in later.
     """
 
-    def __init__(self, services: Sequence[str] = ()) -> None:
+    def __init__(self, guard: Guard, services: Sequence[str] = ()) -> None:
+        self._guard = guard
         self._services = services
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
         """Wraps the handler that ``continuation`` finds."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return grpc.unary_unary_rpc_method_handler(self._unknown(handler_call_details.method))
-        if handler.request_streaming or handler.request_deserializer is None:
-            return handler
         method = handler_call_details.method
+        handler = await continuation(handler_call_details)
+        open_to_all = method.startswith(_OPEN)
+        if handler is None:
+            return grpc.unary_unary_rpc_method_handler(self._unknown(method))
+        if open_to_all and (handler.request_streaming or not _guardable(handler)):
+            return handler
+        if handler.request_streaming or not _guardable(handler):
+            return grpc.unary_unary_rpc_method_handler(self._unknown(method))
+        guard: Guard = _OPEN_GUARD if open_to_all else self._guard
 
         def parsed(raw: bytes) -> Any:
             try:
@@ -68,21 +85,33 @@ class Errors(grpc.aio.ServerInterceptor):
 
         async def unary(raw: bytes, context: Any) -> Any:
             try:
-                return await handler.unary_unary(parsed(raw), context)
+                call = call_of(context, method)
+                principal = await guard.authenticate(call)
+                with guard.serving(principal, call):
+                    request = parsed(raw)
+                    await guard.authorise(principal, call, request, raw)
+                    serve_as(principal)
+                    return await handler.unary_unary(request, context)
             except Exception as error:  # noqa: BLE001  (the boundary of the process: nothing may pass it unmapped)
                 return await self._abort(context, method, error)
 
         async def stream(raw: bytes, context: Any) -> Any:
             try:
-                async for response in handler.unary_stream(parsed(raw), context):
-                    yield response
+                call = call_of(context, method)
+                principal = await guard.authenticate(call)
+                with guard.serving(principal, call):
+                    request = parsed(raw)
+                    await guard.authorise(principal, call, request, raw)
+                    serve_as(principal)
+                    responses = handler.unary_stream(request, context)
+                    async with aclosing(while_valid(responses, lambda: guard.recheck(principal, call))) as passing:
+                        async for response in passing:
+                            yield response
             except Exception as error:  # noqa: BLE001  (likewise)
                 await self._abort(context, method, error)
 
-        if handler.response_streaming and inspect.isasyncgenfunction(inspect.unwrap(handler.unary_stream)):
-            return grpc.unary_stream_rpc_method_handler(stream, None, handler.response_serializer)
         if handler.response_streaming:
-            return handler
+            return grpc.unary_stream_rpc_method_handler(stream, None, handler.response_serializer)
         return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
 
     def _unknown(self, method: str) -> Callable[[bytes, Any], Awaitable[Any]]:
@@ -106,22 +135,34 @@ class Errors(grpc.aio.ServerInterceptor):
         await abort(context, error)
 
 
-class Server:
-    """A gRPC server of one daemon, with health and reflection."""
+def _guardable(handler: Any) -> bool:
+    """Whether a handler takes one message and answers with one, or yields them."""
+    if handler.request_streaming or handler.request_deserializer is None:
+        return False
+    return not handler.response_streaming or inspect.isasyncgenfunction(inspect.unwrap(handler.unary_stream))
 
-    def __init__(self) -> None:
+
+class Server:
+    """A gRPC server of one daemon, with health and reflection.
+
+    Args:
+        guard: Who may come in; None for everybody, which is for loopback only.
+    """
+
+    def __init__(self, guard: Guard | None = None) -> None:
+        self._guard = guard or LocalGuard()
         self._names: list[str] = []
-        self.grpc = grpc.aio.server(interceptors=(Errors(self._names),), options=list(OPTIONS))
+        self.grpc = grpc.aio.server(interceptors=(Gate(self._guard, self._names),), options=list(OPTIONS))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
 
-    async def start(self, listen: str, *, services: Sequence[str], flag: str) -> str:
-        """Binds and serves.
+    def bind(self, listen: str, *, flag: str, credentials: grpc.ServerCredentials | None = None) -> str:
+        """Binds a port. It serves from ``start`` on; a server may have several.
 
         Args:
             listen: HOST:PORT; port 0 takes a free one.
-            services: Full names of the services that were added to ``grpc``.
             flag: The command-line flag that changes the port, for the message when it is taken.
+            credentials: For TLS; None for plain text.
 
         Returns:
             HOST:PORT with the port that it really has.
@@ -130,23 +171,58 @@ class Server:
             FailedPrecondition: The port is taken or may not be bound.
         """
         host, _ = split_address(listen)
-        self._names[:] = [*services, health.SERVICE_NAME]
-        reflection.enable_server_reflection([*self._names, reflection.SERVICE_NAME], self.grpc)
         try:
-            port = self.grpc.add_insecure_port(listen)
+            if credentials is None:
+                port = self.grpc.add_insecure_port(listen)
+            else:
+                port = self.grpc.add_secure_port(listen, credentials)
         except RuntimeError:
             raise FailedPrecondition(
                 f"Cannot listen on {listen}: {_why_not(listen)}.", hint=f"Choose another with {flag}."
             ) from None
+        return f"{host}:{port}"
+
+    async def start(
+        self, listen: str, *, services: Sequence[str], flag: str, credentials: grpc.ServerCredentials | None = None
+    ) -> str:
+        """Binds and serves.
+
+        Args:
+            listen: As for ``bind``.
+            services: Full names of the services that were added to ``grpc``.
+            flag: As for ``bind``.
+            credentials: As for ``bind``.
+
+        Returns:
+            HOST:PORT with the port that it really has.
+
+        Raises:
+            FailedPrecondition: The port is taken or may not be bound.
+            Internal: The guard has no rule for one of the methods.
+        """
+        self._names[:] = [*services, health.SERVICE_NAME]
+        self._guard.check_methods(methods_of(services))
+        reflection.enable_server_reflection([*self._names, reflection.SERVICE_NAME], self.grpc)
+        address = self.bind(listen, flag=flag, credentials=credentials)
         await self.grpc.start()
         for name in ("", *self._names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        return f"{host}:{port}"
+        return address
 
     async def stop(self, grace_s: float = 1.0) -> None:
         """Says so in the health service, lets running calls finish for ``grace_s``, then ends them."""
         await self._health.enter_graceful_shutdown()
         await self.grpc.stop(grace_s)
+
+
+def methods_of(services: Sequence[str]) -> list[str]:
+    """The full names of the methods of services, from their descriptors.
+
+    Args:
+        services: Full names of services whose generated modules are loaded.
+    """
+    pool = descriptor_pool.Default()
+    return [f"/{service}/{method.name}" for service in services for method in pool.FindServiceByName(service).methods]
 
 
 def _why_not(listen: str) -> str:

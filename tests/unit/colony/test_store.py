@@ -10,13 +10,14 @@ from typing import Any
 import duckdb
 import pytest
 
-from coral.colony.audit import Audit, Caller, caller
+from coral.colony.audit import Audit
 from coral.colony.store import control, directory
 from coral.colony.store.database import Database
 from coral.colony.store.schema import CONTROL, EVENTS, Migration, migrate
 from coral.model.addresses import FileOffset
 from coral.model.errors import FailedPrecondition, NotFound, Unavailable
 from coral.model.ledger import Ledger, UnknownInterval
+from coral.model.principal import Kind, Principal
 from coral.model.service import Agent, Service
 from coral.model.session import Collector, Instance, InstanceStatus, ReasonCode, Session, Status
 from coral.model.site import Site, SiteKind
@@ -253,12 +254,16 @@ def test_audit_rows(tmp_path: Path) -> None:
         for round_ in range(2):
             audit = Audit(database)
             await audit.load()
-            entry = audit.entry(Caller(name="me", address="127.0.0.1:9"), "AttachUprobe", function_name="a\x1b" + "x" * 2000)
+            entry = audit.entry(
+                Principal(name="me", kind=Kind.LOCAL, address="127.0.0.1:9"),
+                "AttachUprobe",
+                function_name="a\x1b" + "x" * 2000,
+            )
             assert entry.sequence == 2 * round_ + 1
             assert entry.function_name.startswith("a\\x1bx")
             await audit.before(entry)
             audit.outcome(entry, NotFound("No."))
-            audit.note(audit.entry(Caller(name="me", address=""), "ListAgents"), decision="allow", outcome="ok")
+            audit.note(audit.entry(Principal(name="me", kind=Kind.LOCAL), "ListAgents"), decision="allow", outcome="ok")
             audit.flush()
             await database.write(lambda _: None)  # behind everything that is queued
         rows = await database.write(
@@ -273,17 +278,3 @@ def test_audit_rows(tmp_path: Path) -> None:
         await database.close()
 
     asyncio.run(run())
-
-
-@pytest.mark.parametrize(
-    ("metadata", "peer", "expected"),
-    [
-        ((("coral-actor", "ann@laptop"),), "ipv4:127.0.0.1:40000", Caller(name="ann@laptop", address="127.0.0.1:40000")),
-        ((), "ipv6:%5B::1%5D:40000", Caller(name="[::1]:40000", address="[::1]:40000")),
-        (None, "unix:", Caller(name="unix:", address="unix:")),
-        ((("coral-actor", "a\x1b[2Jb"),), "ipv4:1.2.3.4:5", Caller(name="a\\x1b[2Jb", address="1.2.3.4:5")),
-    ],
-)
-def test_who_calls(metadata: Any, peer: str, expected: Caller) -> None:
-    """A caller is what it says of itself, else where it comes from; never nobody."""
-    assert caller(metadata, peer) == expected

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from coral.colony.audit import Audit, Entry, caller
+from coral.colony.audit import Audit, Entry
 from coral.colony.book import SessionBook
 from coral.colony.followers import Followers
 from coral.colony.orchestrator import Orchestrator
@@ -30,6 +30,7 @@ from coral.colony.servicers.messages import (
     step_message,
 )
 from coral.model.errors import CoralError, FailedPrecondition, InvalidArgument
+from coral.model.principal import current_principal
 from coral.model.text import check_name
 from coral.wire._generated.colony.v1 import debug_pb2, debug_pb2_grpc
 from coral.wire._generated.mesh.v1 import ebpf_pb2
@@ -54,7 +55,7 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
 
     async def AttachUprobe(self, request: debug_pb2.AttachUprobeRequest, context: Any) -> debug_pb2.AttachUprobeResponse:
         """Attaches; returns when the session is active, or pending for a library that is not loaded yet."""
-        who = caller(context.invocation_metadata(), context.peer())
+        who = current_principal()
         attached = await self._orchestrator.attach(request, who)
         return debug_pb2.AttachUprobeResponse(
             session_id=attached.session.session_id,
@@ -65,7 +66,7 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
 
     async def DetachUprobe(self, request: debug_pb2.DetachUprobeRequest, context: Any) -> debug_pb2.DetachUprobeResponse:
         """Ends a session."""
-        who = caller(context.invocation_metadata(), context.peer())
+        who = current_principal()
         warning = await self._orchestrator.detach(request.session_id, who)
         return debug_pb2.DetachUprobeResponse(success=True, error=warning)
 
@@ -73,7 +74,7 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
         self, request: debug_pb2.QueryUprobeEventsRequest, context: Any
     ) -> debug_pb2.QueryUprobeEventsResponse:
         """Reads a page of stored events."""
-        async with self._audit.noting(self._entry(context, "QueryUprobeEvents", request.session_id)) as noted:
+        async with self._audit.noting(self._entry("QueryUprobeEvents", request.session_id)) as noted:
             query = events_query(
                 session_id=request.session_id,
                 start_ns=timestamp_ns(request.start_time) if request.HasField("start_time") else None,
@@ -89,7 +90,7 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
         self, request: debug_pb2.ListDebugSessionsRequest, context: Any
     ) -> debug_pb2.ListDebugSessionsResponse:
         """Sessions, newest first."""
-        entry = self._entry(context, "ListDebugSessions", request.session_id, service_name=request.service_name)
+        entry = self._entry("ListDebugSessions", request.session_id, service_name=request.service_name)
         async with self._audit.noting(entry) as noted:
             query = sessions_query(
                 service_name=request.service_name,
@@ -106,7 +107,7 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
         self, request: debug_pb2.GetDebugResultsRequest, context: Any
     ) -> debug_pb2.GetDebugResultsResponse:
         """Statistics, the slowest calls, the ledger, and on request the histogram."""
-        entry = self._entry(context, "GetDebugResults", request.session_id, service_name=request.service_name)
+        entry = self._entry("GetDebugResults", request.session_id, service_name=request.service_name)
         async with self._audit.noting(entry) as noted:
             form = request.format or "summary"
             if form not in _FORMATS:
@@ -127,7 +128,7 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
         self, request: debug_pb2.UpdateProbeFilterRequest, context: Any
     ) -> debug_pb2.UpdateProbeFilterResponse:
         """Refuses: agents cannot change the filter of a probe that is attached."""
-        async with self._audit.noting(self._entry(context, "UpdateProbeFilter", request.session_id)) as noted:
+        async with self._audit.noting(self._entry("UpdateProbeFilter", request.session_id)) as noted:
             check_name(request.session_id, "session_id")
             filter_from(request.filter)
             session = await self._book.view(request.session_id)
@@ -144,7 +145,7 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
         self, request: debug_pb2.FollowUprobeEventsRequest, context: Any
     ) -> AsyncIterator[ebpf_pb2.UprobeEventBatch]:
         """Streams what is stored, then what comes, then the end."""
-        entry = self._entry(context, "FollowUprobeEvents", request.session_id)
+        entry = self._entry("FollowUprobeEvents", request.session_id)
         try:
             check_name(request.session_id, "session_id")
             entry = entry.about(await self._book.view(request.session_id))
@@ -163,8 +164,8 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
             raise
         self._audit.outcome(entry)
 
-    def _entry(self, context: Any, action: str, session_id: str, *, service_name: str = "") -> Entry:
-        who = caller(context.invocation_metadata(), context.peer())
+    def _entry(self, action: str, session_id: str, *, service_name: str = "") -> Entry:
+        who = current_principal()
         live = self._book.get(session_id)
         return self._audit.entry(
             who,

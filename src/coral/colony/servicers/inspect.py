@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from coral.colony.audit import Audit, caller
+from coral.colony.audit import Audit
 from coral.colony.functions import Functions
 from coral.colony.inspect import Inspector
+from coral.model.principal import current_principal
 from coral.wire._generated.colony.v1 import inspect_pb2, inspect_pb2_grpc
 
 
@@ -24,7 +25,7 @@ class InspectServicer(inspect_pb2_grpc.InspectServiceServicer):
         self, request: inspect_pb2.QueryDatabaseRequest, context: Any
     ) -> inspect_pb2.QueryDatabaseResponse:
         """Runs one read-only statement."""
-        who = caller(context.invocation_metadata(), context.peer())
+        who = current_principal()
         async with self._audit.noting(self._audit.entry(who, "QueryDatabase", reason=request.sql)):
             self._audit.flush()
             answer = await self._inspector.query(request.sql)
@@ -34,7 +35,7 @@ class InspectServicer(inspect_pb2_grpc.InspectServiceServicer):
         self, request: inspect_pb2.ListFunctionsRequest, context: Any
     ) -> inspect_pb2.ListFunctionsResponse:
         """A page of the functions of a service."""
-        who = caller(context.invocation_metadata(), context.peer())
+        who = current_principal()
         entry = self._audit.entry(who, "ListFunctions", service_name=request.service_name, reason=request.pattern)
         async with self._audit.noting(entry):
             return await self._functions.page(request)
@@ -43,7 +44,7 @@ class InspectServicer(inspect_pb2_grpc.InspectServiceServicer):
         self, request: inspect_pb2.ExplainFunctionRequest, context: Any
     ) -> inspect_pb2.ExplainFunctionResponse:
         """What an attach to a function would do, and what it would cost."""
-        who = caller(context.invocation_metadata(), context.peer())
+        who = current_principal()
         entry = self._audit.entry(
             who, "ExplainFunction", service_name=request.service_name, function_name=request.function_name
         )

@@ -7,12 +7,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from coral.colony.audit import Audit, caller
+from coral.colony.audit import Audit
 from coral.colony.collectors import Collectors
 from coral.colony.registry import Registry
 from coral.colony.tasks import Tasks
 from coral.colony.watch import Watch
 from coral.model.errors import InvalidArgument
+from coral.model.principal import current_principal
 from coral.model.service import Agent, Service
 from coral.model.text import check_name
 from coral.wire._generated.colony.v1 import registry_pb2, registry_pb2_grpc
@@ -46,7 +47,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         self, request: registry_pb2.RegisterAgentRequest, context: Any
     ) -> registry_pb2.RegisterAgentResponse:
         """Takes an agent in; one that was restarted gets its sessions anew."""
-        who = caller(context.invocation_metadata(), context.peer())
+        who = current_principal()
         entry = self._audit.entry(who, "RegisterAgent", agent_id=request.agent_id, reason=request.address)
         async with self._audit.noting(entry):
             agent = _agent(request)
@@ -64,7 +65,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
 
     async def ListAgents(self, request: registry_pb2.ListAgentsRequest, context: Any) -> registry_pb2.ListAgentsResponse:
         """All agents, online or not."""
-        who = caller(context.invocation_metadata(), context.peer())
+        who = current_principal()
         async with self._audit.noting(self._audit.entry(who, "ListAgents")):
             return registry_pb2.ListAgentsResponse(agents=[_message(agent) for agent in self._registry.agents()])
 
@@ -72,7 +73,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         self, request: registry_pb2.ListServicesRequest, context: Any
     ) -> registry_pb2.ListServicesResponse:
         """What the online agents see: an item per service and agent."""
-        who = caller(context.invocation_metadata(), context.peer())
+        who = current_principal()
         async with self._audit.noting(self._audit.entry(who, "ListServices", service_name=request.name)):
             check_name(request.name, "name", required=False)
             found = self._registry.services(request.name)
