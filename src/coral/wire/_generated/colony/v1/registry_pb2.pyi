@@ -95,6 +95,7 @@ class HeartbeatRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     SERVICES_FIELD_NUMBER: _builtins.int
     COLLECTORS_FIELD_NUMBER: _builtins.int
+    STARTING_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     epoch: _builtins.int
     @_builtins.property
@@ -103,6 +104,10 @@ class HeartbeatRequest(_message.Message):
     def collectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """that run on the agent"""
 
+    @_builtins.property
+    def starting(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """sessions for which it is attaching at this moment"""
+
     def __init__(
         self,
         *,
@@ -110,10 +115,11 @@ class HeartbeatRequest(_message.Message):
         epoch: _builtins.int = ...,
         services: _abc.Iterable[Global___ServiceInfo] | None = ...,
         collectors: _abc.Iterable[_builtins.str] | None = ...,
+        starting: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "collectors", b"collectors", "epoch", b"epoch", "services", b"services"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "collectors", b"collectors", "epoch", b"epoch", "services", b"services", "starting", b"starting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
