@@ -96,6 +96,7 @@ class HeartbeatRequest(_message.Message):
     SERVICES_FIELD_NUMBER: _builtins.int
     COLLECTORS_FIELD_NUMBER: _builtins.int
     STARTING_FIELD_NUMBER: _builtins.int
+    REFUSALS_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     epoch: _builtins.int
     @_builtins.property
@@ -108,6 +109,10 @@ class HeartbeatRequest(_message.Message):
     def starting(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """sessions for which it is attaching at this moment"""
 
+    @_builtins.property
+    def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentRefusal]:
+        """that the colony has not heard of yet"""
+
     def __init__(
         self,
         *,
@@ -116,14 +121,61 @@ class HeartbeatRequest(_message.Message):
         services: _abc.Iterable[Global___ServiceInfo] | None = ...,
         collectors: _abc.Iterable[_builtins.str] | None = ...,
         starting: _abc.Iterable[_builtins.str] | None = ...,
+        refusals: _abc.Iterable[Global___AgentRefusal] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "collectors", b"collectors", "epoch", b"epoch", "services", b"services", "starting", b"starting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "collectors", b"collectors", "epoch", b"epoch", "refusals", b"refusals", "services", b"services", "starting", b"starting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HeartbeatRequest: _TypeAlias = HeartbeatRequest  # noqa: Y015
+
+@_typing.final
+class AgentRefusal(_message.Message):
+    """Something that an agent was asked for and did not do: not by its colony, not signed, sent again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    principal: _builtins.str
+    """who asked, as far as was proven"""
+    address: _builtins.str
+    """where from"""
+    code: _builtins.str
+    """name of the status that it was refused with"""
+    message: _builtins.str
+    count: _builtins.int
+    """how often, from the same address for the same reason"""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """of the first"""
+
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        method: _builtins.str = ...,
+        principal: _builtins.str = ...,
+        address: _builtins.str = ...,
+        code: _builtins.str = ...,
+        message: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "code", b"code", "count", b"count", "message", b"message", "method", b"method", "principal", b"principal", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentRefusal: _TypeAlias = AgentRefusal  # noqa: Y015
 
 @_typing.final
 class HeartbeatResponse(_message.Message):
