@@ -120,6 +120,24 @@ CONTROL: Sequence[Migration] = (
             """,
         ),
     ),
+    Migration(
+        number=2,
+        name="users' tokens",
+        statements=(
+            """
+            CREATE TABLE access_tokens (
+                token_id VARCHAR NOT NULL,
+                name VARCHAR NOT NULL,
+                digest BLOB NOT NULL,
+                "role" VARCHAR NOT NULL,
+                services VARCHAR[] NOT NULL,
+                created_at TIMESTAMPTZ NOT NULL,
+                created_by VARCHAR NOT NULL,
+                expires_at TIMESTAMPTZ,
+                revoked_at TIMESTAMPTZ)
+            """,
+        ),
+    ),
 )
 
 EVENTS: Sequence[Migration] = (
