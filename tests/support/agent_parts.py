@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from coral.agent.attach import Attacher
 from coral.agent.collectors import Collectors
+from coral.agent.policy import LocalPolicy
 from coral.agent.processes import Processes
 from coral.agent.resolve import Resolver
 from coral.elf.parser import Parser
@@ -17,11 +18,11 @@ from coral.procfs.table import ProcessTable
 
 
 @asynccontextmanager
-async def collectors_on(engine: Engine, *, limit: int = 4) -> AsyncIterator[Collectors]:
+async def collectors_on(engine: Engine, *, limit: int = 4, policy: LocalPolicy | None = None) -> AsyncIterator[Collectors]:
     """Running collectors over an engine, with everything below them real; at most ``limit`` at once."""
     async with Parser() as parser:
         processes = Processes(ProcessTable(), "test")
-        attacher = Attacher(engine, Resolver(parser), processes)
+        attacher = Attacher(engine, Resolver(parser), processes, policy)
         collectors = Collectors(
             agent_id="test", engine=engine, attacher=attacher, processes=processes, window_bytes=1 << 20, limit=limit
         )

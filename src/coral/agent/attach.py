@@ -12,6 +12,7 @@ from weakref import WeakSet
 from coral.agent.clock import boot_ns
 from coral.agent.collector import Collector, Group, Tracked
 from coral.agent.leases import Leases
+from coral.agent.policy import LocalPolicy, names_of
 from coral.agent.processes import Processes
 from coral.agent.readback import breakpoints, refuse_debugged
 from coral.agent.resolve import FunctionName, LibraryNotLoaded, Located, Resolver
@@ -35,12 +36,14 @@ class Attacher:
         engine: The kernel layer.
         resolver: Finds the function in a process.
         processes: Who else runs on this host.
+        policy: What may not be probed here.
     """
 
-    def __init__(self, engine: Engine, resolver: Resolver, processes: Processes) -> None:
+    def __init__(self, engine: Engine, resolver: Resolver, processes: Processes, policy: LocalPolicy | None = None) -> None:
         self._engine = engine
         self._resolver = resolver
         self._processes = processes
+        self._policy = policy or LocalPolicy()
         self._joined: WeakSet[Collector] = WeakSet()
         self.leases = Leases()
 
@@ -63,6 +66,12 @@ class Attacher:
                 if process.id in collector.tracked or collector.ended.is_set():
                     continue
                 try:
+                    await asyncio.to_thread(
+                        self._policy.check_process,
+                        process,
+                        collector.spec.service_name,
+                        names_of(collector.spec.function_name),
+                    )
                     located = await self._resolver.locate(process, function)
                 except LibraryNotLoaded as error:
                     errors.append(error)
@@ -161,6 +170,9 @@ class Attacher:
 
     async def _attach(self, collector: Collector, process: Process, located: Located, service_pids: Sequence[int]) -> None:
         pid = process.id.pid
+        # Again, now that it is known what else the function is called.
+        names = names_of(collector.spec.function_name, located.plan.name, *located.plan.symbols)
+        await asyncio.to_thread(self._policy.check_process, process, collector.spec.service_name, names)
         await self.detach_unused(collector)  # the file may have been written over since
         group = collector.groups.get(located.key)
         if group is None:
@@ -169,7 +181,7 @@ class Attacher:
                 plan=located.plan,
                 build_id=located.info.build_id,
                 image_id=located.info.image_id,
-                by_process=located.shared and await asyncio.to_thread(_mapped_by_others, located, service_pids),
+                by_process=await asyncio.to_thread(self._needs_own_links, located, service_pids),
                 # Opened anew: a lease belongs to one opening of a file, and other processes hold the one that was parsed.
                 fd=os.open(f"/proc/self/fd/{located.fd}", os.O_RDONLY | os.O_CLOEXEC),
             )
@@ -242,6 +254,25 @@ class Attacher:
         except OSError as error:
             raise FailedPrecondition(f"The kernel refused the probes of {group.plan.name}: {error.strerror}.") from error
 
+    def _needs_own_links(self, located: Located, service_pids: Sequence[int]) -> bool:
+        """Whether each process gets links of its own, because the probes of the file would be in others too. Blocking.
+
+        A library's are kept from all other services; a program's from what is not to be probed at all, such as Coral itself
+        where a service runs the same Python.
+        """
+        if located.shared:
+            return _mapped_by(located.key, self._processes.pids() - set(service_pids))
+        return any(_runs(pid, located.key) for pid in self._spared_pids())
+
+    def _spared_pids(self) -> set[int]:
+        """Coral's own processes, and those that the policy denies."""
+        denied = {
+            entry.process.id.pid
+            for entry in self._processes.all_instances()
+            if self._policy.denies(entry.process, entry.named.name)
+        }
+        return self._processes.own_pids() | denied
+
     def _probed(self, inode: int) -> set[FileOffset]:
         """Where in a file running collectors have links, so that a breakpoint there is the kernel's."""
         return {
@@ -283,15 +314,21 @@ def _runs_still(process: Process) -> bool:
     return not stat.is_dead and (stat.start_time_ns, stat.mark) == (process.id.start_time_ns, process.mark)
 
 
-def _mapped_by_others(located: Located, service_pids: Iterable[int]) -> bool:
-    """Whether a process outside the service maps the library, so that a probe in the file would cost it something."""
-    mine = set(service_pids)
-    needle = f" {located.key.inode} ".encode()
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdecimal() or int(folder.name) in mine:
-            continue
+def _runs(pid: int, key: ImageKey) -> bool:
+    """Whether a process runs a program."""
+    try:
+        # By inode alone: overlay mounts that share a layer show one file under several devices.
+        return Path(f"/proc/{pid}/exe").stat().st_ino == key.inode
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+
+
+def _mapped_by(key: ImageKey, pids: Iterable[int]) -> bool:
+    """Whether one of these processes maps the file, so that a probe in it would cost it something."""
+    needle = f" {key.inode} ".encode()
+    for pid in pids:
         try:
-            text = (folder / "maps").read_bytes()
+            text = Path(f"/proc/{pid}/maps").read_bytes()
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
         if needle in text:

@@ -26,7 +26,14 @@ from coral.agent.resolve import LibraryNotLoaded
 from coral.events.record import EVENT, Array
 from coral.kernel.engine import Drained, Engine
 from coral.kernel.layout import ControlKind
-from coral.model.errors import AmbiguousName, CoralError, FailedPrecondition, NotFound, ResourceExhausted
+from coral.model.errors import (
+    AmbiguousName,
+    CoralError,
+    FailedPrecondition,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+)
 from coral.model.probe import ProbeSpec
 from coral.model.session import InstanceStatus, ReasonCode, Status
 from coral.procfs.process import ProcessGone, ProcessId
@@ -449,7 +456,7 @@ def _exit_status(status: int) -> int:
 
 def _most_telling(errors: Sequence[CoralError]) -> CoralError:
     """The error to answer with when no instance could be attached: what a user can act on comes first."""
-    for kind in (AmbiguousName, FailedPrecondition, NotFound):
+    for kind in (PermissionDenied, AmbiguousName, FailedPrecondition, NotFound):
         for error in errors:
             if isinstance(error, kind):
                 return error

@@ -18,6 +18,7 @@ from coral.agent.collectors import Collectors
 from coral.agent.debug_files import DebugFiles
 from coral.agent.images import ServiceImages
 from coral.agent.inspect_servicer import InspectServicer
+from coral.agent.policy import LocalPolicy
 from coral.agent.processes import Processes
 from coral.agent.registration import Registration
 from coral.agent.resolve import Resolver
@@ -87,17 +88,18 @@ async def serve(
             await _warm(parser)
             processes = Processes(table, agent_id)
             debug_files = DebugFiles(settings.debug_folders)
+            policy = LocalPolicy.of(settings)
             collectors = Collectors(
                 agent_id=agent_id,
                 engine=engine,
-                attacher=Attacher(engine, Resolver(parser, debug_files), processes),
+                attacher=Attacher(engine, Resolver(parser, debug_files), processes, policy),
                 processes=processes,
                 window_bytes=settings.window_bytes,
                 limit=settings.max_collectors,
             )
             server = Server()
-            ebpf_pb2_grpc.add_DebugServiceServicer_to_server(DebugServicer(collectors), server.grpc)
-            inspector = InspectServicer(parser, ServiceImages(parser, processes, debug_files), TrapCosts(engine))
+            ebpf_pb2_grpc.add_DebugServiceServicer_to_server(DebugServicer(collectors, policy), server.grpc)
+            inspector = InspectServicer(parser, ServiceImages(parser, processes, debug_files, policy), TrapCosts(engine))
             inspect_pb2_grpc.add_InspectServiceServicer_to_server(inspector, server.grpc)
             address = await server.start(settings.listen, services=_SERVICES, flag="--listen")
             registration = Registration(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from coral.agent.images import ServiceImage, ServiceImages, merged
+from coral.agent.policy import names_of
 from coral.agent.resolve import FunctionName
 from coral.elf.parser import Parser
 from coral.model.errors import AmbiguousName, CoralError, FailedPrecondition, NotFound
@@ -69,20 +70,24 @@ class Explainer:
         Raises:
             NotFound: No process of the service runs, or none of its images has the function.
             InvalidArgument: Several functions answer to the name in all of them that have any.
+            PermissionDenied: The policy of this host denies it.
         """
         function = FunctionName.parse(function_name)
         answer = Answer()
         if function.library:
-            async with self._images.of_service(service, library=function.library) as libraries:
+            async with self._images.of_service(service, library=function.library, function=function_name) as libraries:
                 for image in libraries:
                     await self._one(answer, image, [], function.name)
         else:
-            async with self._images.of_service(service, all_libraries=True) as images:
+            async with self._images.of_service(service, all_libraries=True, function=function_name) as images:
                 libraries = [image for image in images if image.library]
                 for image in images:
                     if not image.library:
                         mine = [each for each in libraries if set(each.pids) & set(image.pids)]
                         await self._one(answer, image, mine, function.name)
+        for found in answer.explained:
+            symbols = [name for each in found.explanation.addresses for name in (each.symbol, *each.also_named)]
+            await self._images.check_found(service, found.image, names_of(function_name, found.explanation.name, *symbols))
         if not answer.explained:
             raise _most_telling([skipped.error for skipped in answer.skipped])
         kept = {id(image) for image in merged(explained.image for explained in answer.explained)}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from coral.agent.debug_files import DebugFiles
+from coral.agent.policy import LocalPolicy, names_of
 from coral.agent.processes import Processes
 from coral.elf.image import ImageInfo, ImageKey, OpenFile
 from coral.elf.parser import Parser
@@ -48,16 +49,20 @@ class ServiceImages:
         parser: Reads them.
         processes: Of this host.
         debug_files: Finds what was stripped from them.
+        policy: What may not be looked into here.
     """
 
-    def __init__(self, parser: Parser, processes: Processes, debug_files: DebugFiles) -> None:
+    def __init__(
+        self, parser: Parser, processes: Processes, debug_files: DebugFiles, policy: LocalPolicy | None = None
+    ) -> None:
         self._parser = parser
         self._processes = processes
         self._debug_files = debug_files
+        self._policy = policy or LocalPolicy()
 
     @asynccontextmanager
     async def of_service(
-        self, service: str, *, library: str = "", all_libraries: bool = False
+        self, service: str, *, library: str = "", all_libraries: bool = False, function: str = ""
     ) -> AsyncIterator[list[ServiceImage]]:
         """The images of the live processes of a service by file, open for as long as the context lasts, not read yet.
 
@@ -67,11 +72,13 @@ class ServiceImages:
             service: Its name.
             library: Base name: only the libraries of that name, else the programs.
             all_libraries: The programs and every library that they have loaded.
+            function: What is asked about; empty when that is no function.
 
         Raises:
             NotFound: No process of it runs, or none has loaded the library.
+            PermissionDenied: The policy of this host denies all of them.
         """
-        running = await self.processes_of(service)
+        running = await self._allowed(service, names_of(function) if function else ())
         found = await asyncio.to_thread(_collect, running, library, all_libraries)
         try:
             if not found:
@@ -103,16 +110,43 @@ class ServiceImages:
             image.info = await self._parser.identify(image.fd, image.key, image.path)
         return image.info
 
-    async def processes_of(self, service: str) -> list[Process]:
-        """The live processes of a service.
+    async def check_found(self, service: str, image: ServiceImage, names: Sequence[str]) -> None:
+        """Passes unless the policy of this host denies a function that was found, by all of its names.
+
+        Args:
+            service: Whose.
+            image: Where it was found.
+            names: What it is called.
+
+        Raises:
+            PermissionDenied: It is denied in each process that runs the image.
+        """
+        running = [entry.process for entry in self._processes.known_instances(service) if entry.process.id.pid in image.pids]
+        await self._undenied(running, service, names)
+
+    async def _allowed(self, service: str, functions: Sequence[str]) -> list[Process]:
+        """The live processes of a service that may be looked into.
 
         Raises:
             NotFound: There is none.
+            PermissionDenied: There is none but such as may not.
         """
         entries = self._processes.known_instances(service) or await self._processes.instances(service)
         if not entries:
             raise self._processes.no_service(service)
-        return [entry.process for entry in entries]
+        return await self._undenied([entry.process for entry in entries], service, functions)
+
+    async def _undenied(self, processes: Sequence[Process], service: str, functions: Sequence[str]) -> list[Process]:
+        allowed, denied = [], None
+        for process in processes:
+            try:
+                await asyncio.to_thread(self._policy.check_process, process, service, functions)
+                allowed.append(process)
+            except PermissionDenied as error:
+                denied = error
+        if denied is not None and not allowed:
+            raise denied
+        return allowed
 
     @asynccontextmanager
     async def files(self, image: ServiceImage) -> AsyncIterator[list[OpenFile]]:

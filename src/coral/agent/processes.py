@@ -63,6 +63,18 @@ class Processes:
         """The instances of a service as of the last look."""
         return self._table.entries(service)
 
+    def all_instances(self) -> list[Entry]:
+        """The instances of all services as of the last look."""
+        return self._table.all_entries()
+
+    def own_pids(self) -> set[int]:
+        """Coral's own processes as of the last look."""
+        return self._table.coral_pids()
+
+    def pids(self) -> set[int]:
+        """The processes of this host now. Blocking."""
+        return self._table.pids()
+
     def no_service(self, name: str) -> NotFound:
         """The error for a service of which no process runs; the hint has the nearest names."""
         nearest = [found for found, _, _ in fuzzy.extract(name, [service.name for service in self.services], limit=3)]

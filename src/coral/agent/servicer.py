@@ -10,6 +10,7 @@ from typing import Any
 
 from coral.agent.collector import Collector
 from coral.agent.collectors import Collectors
+from coral.agent.policy import LocalPolicy
 from coral.agent.sdk_hint import answers
 from coral.events import batch
 from coral.model.errors import InvalidArgument, NotFound
@@ -34,10 +35,12 @@ class DebugServicer(ebpf_pb2_grpc.DebugServiceServicer):
 
     Args:
         collectors: Those of the agent.
+        policy: Whether values may leave this host; what is refused by it the collectors know.
     """
 
-    def __init__(self, collectors: Collectors) -> None:
+    def __init__(self, collectors: Collectors, policy: LocalPolicy | None = None) -> None:
         self._collectors = collectors
+        self._policy = policy or LocalPolicy()
 
     async def StartUprobeCollector(  # noqa: N802  (the name of the RPC)
         self, request: ebpf_pb2.StartUprobeCollectorRequest, context: Any
@@ -49,11 +52,15 @@ class DebugServicer(ebpf_pb2_grpc.DebugServiceServicer):
             raise NotFound(
                 f"This is agent {agent_id!r}, not {request.agent_id!r}.", hint="Leave agent_id out; it is never needed."
             )
+        config = convert.config_from(request.config)
+        if not self._policy.allow_values:
+            # From here on nobody knows that they were wanted, so that nothing can make them leave the host.
+            config = replace(config, capture_args=False, capture_return=False)
         spec = ProbeSpec(
             service_name=request.service_name,
             function_name=request.function_name,
             duration_ns=convert.requested_duration_ns(request),
-            config=convert.config_from(request.config),
+            config=config,
             filter=convert.filter_from(request.filter),
             sdk_addr=request.sdk_addr,
         )
@@ -71,8 +78,19 @@ class DebugServicer(ebpf_pb2_grpc.DebugServiceServicer):
             collector_id=collector.collector_id,
             expires_at=convert.timestamp(collector.expires_at_ns),
             supported=True,
-            error=_warning(collector),
+            error=" ".join(filter(None, (_warning(collector), self._without_values(request.config)))),
             instances=[convert.instance_to(instance) for instance in collector.instances],
+        )
+
+    def _without_values(self, wanted: ebpf_pb2.UprobeConfig) -> str:
+        """Why events come without values that were asked for; empty when none were."""
+        if not (wanted.capture_args or wanted.capture_return):
+            return ""
+        text = "This version does not capture arguments or return values; events come without them."
+        if self._policy.allow_values:
+            return text
+        return (
+            f"{text} The policy of this host would not let them leave it (agent.allow_values, {self._policy.values_place})."
         )
 
     async def StopUprobeCollector(  # noqa: N802
@@ -178,6 +196,4 @@ def _warning(collector: Collector) -> str:
     entry_only = next((instance for instance in instances if instance.method == Method.ENTRY_ONLY), None)
     if entry_only is not None:
         warnings.append(f"Only entries are seen, no returns and no durations: {entry_only.reason}")
-    if collector.spec.config.capture_args or collector.spec.config.capture_return:
-        warnings.append("This version does not capture arguments or return values; events come without them.")
     return " ".join(warnings)

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from coral.colony.registry import Registry, did_you_mean
-from coral.model.errors import CoralError, FailedPrecondition, Internal, InvalidArgument, NotFound, Unavailable
+from coral.model.errors import (
+    CoralError,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+)
 
 
 def refusal(registry: Registry, service_name: str, failures: Mapping[str, CoralError]) -> CoralError:
@@ -27,8 +35,9 @@ def refusal(registry: Registry, service_name: str, failures: Mapping[str, CoralE
         return _not_found(registry, service_name, errors)
     if len({error.code for error in errors}) == 1:
         return _joined(type(errors[0]), failures)
-    if any(isinstance(error, InvalidArgument) for error in errors):
-        return _joined(InvalidArgument, failures)
+    for kind in (InvalidArgument, PermissionDenied):
+        if any(isinstance(error, kind) for error in errors):
+            return _joined(kind, failures)
     return _joined(FailedPrecondition, failures)
 
 

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from coral.config import places
@@ -24,6 +24,12 @@ class _Settings(BaseSettings):
     """What both have in common. Values come from ``_load`` alone, which knows the source of each."""
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, env_nested_delimiter=None)
+    daemon: ClassVar[str]
+    _places: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def place_of(self, key: str) -> str:
+        """Where a setting can be changed: where its value comes from, else the system's file for it."""
+        return self._places.get(key) or str(places.config_files(self.daemon)[0])
 
     @classmethod
     def settings_customise_sources(
@@ -61,6 +67,7 @@ class ColonySettings(_Settings):
     min_free_bytes: Annotated[int, Field(ge=0)] = 256 * _MIB
     max_sessions: Count = 1000
 
+    daemon = "colony"
 
 class ServicePattern(BaseModel):
     """Names the processes that match as one service. Patterns left empty match everything; at least one is given.
@@ -102,6 +109,49 @@ class AgentSettings(_Settings):
 
     model_config = SettingsConfigDict(env_prefix="CORAL_AGENT__")
 
+class Denial(BaseModel):
+    """Forbids probing, and looking into, what matches. Patterns left empty match everything; at least one is given.
+
+    Attributes:
+        executable: Glob over the path of the program, or over its base name when the pattern has no slash.
+        unit: Glob over the systemd unit.
+        user: Name or number of the user as whom the process runs.
+        service: Glob over the service.
+        function: Glob over the name of the function, as ``coral function list`` shows it, and over its other symbols.
+        reason: What to tell who is refused.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    executable: str = ""
+    unit: str = ""
+    user: str = ""
+    service: str = ""
+    function: str = ""
+    reason: Annotated[str, Field(min_length=1, max_length=200)]
+
+    @model_validator(mode="after")
+    def _has_a_pattern(self) -> Denial:
+        if not (self.executable or self.unit or self.user or self.service or self.function):
+            raise ValueError("it has no pattern, and would deny everything (executable: '*' does that)")
+        return self
+
+
+_LOGIN = "it lets people in: their passwords and keys pass through it"
+_SECRETS = "it keeps secrets"
+_INIT = "the host depends on it"
+DENIED_BY_DEFAULT = tuple(
+    Denial(executable=executable, reason=reason)
+    for reason, executables in (
+        (_LOGIN, ("sshd", "sshd-*", "login", "su", "sudo", "pkexec", "polkitd", "unix_chkpwd")),
+        (_SECRETS, ("ssh-agent", "gpg-agent", "gnome-keyring-daemon", "kwalletd*", "vault", "bao")),
+        (_INIT, ("systemd", "systemd-*")),
+    )
+    for executable in executables
+)
+"""What no agent probes unless it is told that it may. Coral's own processes are not in here: they are never instances."""
+
+
     listen: str = "127.0.0.1:8080"
     state_dir: Path = Field(default_factory=places.state_dir)
     colony: str = "127.0.0.1:8081"
@@ -116,9 +166,13 @@ class AgentSettings(_Settings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
+        deny: What this agent never probes, whoever asks, besides what is denied by default.
+        deny_by_default: What is denied unless this is given: those who do give the whole list, ``[]`` for none.
+        allow_values: Whether arguments and return values may leave this host.
     """Values that one place gives, and how that place calls itself and its keys in a message."""
 
     place: str
+    daemon = "agent"
     values: Mapping[str, Any]
     key_prefix: str = ""
     upper: bool = False
@@ -130,6 +184,9 @@ class _Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
+    deny: tuple[Denial, ...] = ()
+    deny_by_default: tuple[Denial, ...] = DENIED_BY_DEFAULT
+    allow_values: bool = False
     """One setting as it counts.
 
     Attributes:
@@ -216,7 +273,7 @@ def _load(
             merged[key] = value
             origin[key] = source
     try:
-        return cls(**merged), origin
+        settings = cls(**merged)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = str(first["loc"][0])
@@ -229,7 +286,9 @@ def _load(
 
 def _form(cls: type[_Settings], key: str) -> str:
     default = cls.model_fields[key].get_default(call_default_factory=True, validated_data={})
-    return f"Its default is {default!s}." if default not in ("", ()) else f"See the documentation of {key}."
+    return (
+        f"See the documentation of {key}." if default == "" or isinstance(default, tuple) else f"Its default is {default!s}."
+    )
 
 
 def _environment(cls: type[_Settings]) -> _Source:
@@ -243,6 +302,8 @@ def _environment(cls: type[_Settings]) -> _Source:
         raise InvalidArgument(f"{error}{cause}.", hint="Lists are given as JSON in the environment.") from None
     unknown = {
         name.removeprefix(prefix).lower(): value
+    settings._places.update({key: source.place for key, source in origin.items()})
+    return settings, origin
         for name, value in os.environ.items()
         if name.startswith(prefix) and name.removeprefix(prefix).lower() not in cls.model_fields
     }

@@ -49,7 +49,8 @@ def info_from_json(value: object) -> ImageInfo:
 
 def plan_to_json(plan: FunctionPlan) -> dict[str, Any]:
     """A ``FunctionPlan`` as JSON."""
-    return {**dataclasses.asdict(plan), "sites": [site_to_json(site) for site in plan.sites]}
+    sites = [site_to_json(site) for site in plan.sites]
+    return {**dataclasses.asdict(plan), "sites": sites, "symbols": list(plan.symbols)}
 
 
 def plan_from_json(value: object) -> FunctionPlan:

@@ -13,6 +13,8 @@ from coral.model.site import FunctionPlan, Method, Pairing, Site
 from coral.model.text import printable
 
 _MOST_SITES = 65_535
+_MOST_SYMBOLS = 100
+"""Of one function: its clones, and functions that the linker has folded into it."""
 
 
 def plan(program: Program, text: str, *, library: str = "", advise: bool = True) -> FunctionPlan:
@@ -93,7 +95,15 @@ def plan_functions(program: Program, name: str, functions: tuple[Function, ...],
         sites=(*sorted(entries, key=lambda site: site.offset), *leaves),
         library=library,
         goid_offset=goid_offset(program) if pairing is Pairing.GO else 0,
+        symbols=_symbols(program, functions),
     )
+
+
+def _symbols(program: Program, functions: tuple[Function, ...]) -> tuple[str, ...]:
+    """The names of all symbols at the addresses of a function, as they are and demangled."""
+    found = {other.name for function in functions for other in (function, *program.symbols.at(function.vaddr))}
+    names = {name for symbol in sorted(found)[:_MOST_SYMBOLS] for name in (symbol, demangle.demangle(symbol)) if name}
+    return tuple(sorted(printable(name) for name in names))
 
 
 def _plan_one(program: Program, function: Function) -> tuple[Site, list[Site], str, tuple[bool, Pairing]]:

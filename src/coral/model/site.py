@@ -66,6 +66,7 @@ class FunctionPlan:
         reason: Why only entries are seen; empty otherwise.
         sites: Entry first, then exits by offset. Clones add their own entries and exits.
         goid_offset: How far behind a goroutine's start its number is, in bytes; 0 when that is not known, or there is none.
+        symbols: What the symbols at its addresses are called, in the file and demangled; of very many, some.
     """
 
     name: str
@@ -76,6 +77,7 @@ class FunctionPlan:
     sites: tuple[Site, ...]
     library: str = ""
     goid_offset: int = 0
+    symbols: tuple[str, ...] = ()
 
     @property
     def entries(self) -> tuple[Site, ...]:

@@ -214,6 +214,20 @@ class ProcessTable:
         with self._lock:
             return self._sorted(service)
 
+    def all_entries(self) -> list[Entry]:
+        """The instances of all services as of the last refresh."""
+        with self._lock:
+            return [entry for instances in self._services.values() for entry in instances.values()]
+
+    def coral_pids(self) -> set[int]:
+        """Coral's own processes as of the last refresh, and what was forked from them without an exec since."""
+        with self._lock:
+            return {pid for pid, known in self._known.items() if known.coral} | self._own_pids
+
+    def pids(self) -> set[int]:
+        """All processes there are now."""
+        return set(self._list())
+
     def services(self) -> dict[str, ServiceSummary]:
         """All services as of the last refresh, by name, in the order of their names."""
         with self._lock:

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from coral.config import places
-from coral.config.settings import ServicePattern, load_agent_settings, load_colony_settings, show_settings
+from coral.config.settings import (
+    DENIED_BY_DEFAULT,
+    AgentSettings,
+    ColonySettings,
+    ServicePattern,
+    load_agent_settings,
+    load_colony_settings,
+    show_settings,
+)
 from coral.model.errors import InvalidArgument
 
 
@@ -51,6 +59,9 @@ def test_defaults_of_the_agent() -> None:
         "max_open_calls": 131_072,
         "max_collectors": 64,
         "debug_folders": ("/usr/lib/debug",),
+        "deny": (),
+        "deny_by_default": tuple(rule.model_dump() for rule in DENIED_BY_DEFAULT),
+        "allow_values": False,
     }
 
 
@@ -152,7 +163,7 @@ def test_what_counts_and_where_it_comes_from(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("CORAL_COLONY__HEARTBEAT_MS", "9")
     monkeypatch.setenv("CORAL_COLONY", "c:1")
     shown = {one.key: (one.value, one.source) for one in show_settings()}
-    assert len(shown) == 17
+    assert len(shown) == len(ColonySettings.model_fields) + len(AgentSettings.model_fields)
     assert shown["colony.max_sessions"] == (5, str(system))
     assert shown["colony.heartbeat_ms"] == (9, "the environment")
     assert shown["colony.listen"] == ("127.0.0.1:8081", "default")
