@@ -58,6 +58,7 @@ class ColonySettings(_Settings):
     """
 
     model_config = SettingsConfigDict(env_prefix="CORAL_COLONY__")
+    daemon = "colony"
 
     listen: str = "127.0.0.1:8081"
     state_dir: Path = Field(default_factory=places.state_dir)
@@ -67,7 +68,6 @@ class ColonySettings(_Settings):
     min_free_bytes: Annotated[int, Field(ge=0)] = 256 * _MIB
     max_sessions: Count = 1000
 
-    daemon = "colony"
 
 class ServicePattern(BaseModel):
     """Names the processes that match as one service. Patterns left empty match everything; at least one is given.
@@ -90,24 +90,6 @@ class ServicePattern(BaseModel):
     container: str = ""
     sdk_addr: str = ""
 
-
-class AgentSettings(_Settings):
-    """Settings of ``coral agent start``.
-
-    Attributes:
-        listen: HOST:PORT to serve gRPC on.
-        state_dir: Where its id is kept.
-        colony: HOST:PORT of the colony it reports to.
-        agent_id: Its name; empty for the one kept in the state directory, at first the host's name.
-        services: Which processes are which service; the first that applies counts.
-        ring_bytes: Size of the kernel's ring of events.
-        window_bytes: How much of each collector's events is kept for readers.
-        max_open_calls: How many calls may be tracked at once.
-        max_collectors: How many collectors may run at once.
-        debug_folders: Where debug files are looked for, by build id and by name, as each process sees them and on the host.
-    """
-
-    model_config = SettingsConfigDict(env_prefix="CORAL_AGENT__")
 
 class Denial(BaseModel):
     """Forbids probing, and looking into, what matches. Patterns left empty match everything; at least one is given.
@@ -152,6 +134,28 @@ DENIED_BY_DEFAULT = tuple(
 """What no agent probes unless it is told that it may. Coral's own processes are not in here: they are never instances."""
 
 
+class AgentSettings(_Settings):
+    """Settings of ``coral agent start``.
+
+    Attributes:
+        listen: HOST:PORT to serve gRPC on.
+        state_dir: Where its id is kept.
+        colony: HOST:PORT of the colony it reports to.
+        agent_id: Its name; empty for the one kept in the state directory, at first the host's name.
+        services: Which processes are which service; the first that applies counts.
+        ring_bytes: Size of the kernel's ring of events.
+        window_bytes: How much of each collector's events is kept for readers.
+        max_open_calls: How many calls may be tracked at once.
+        max_collectors: How many collectors may run at once.
+        debug_folders: Where debug files are looked for, by build id and by name, as each process sees them and on the host.
+        deny: What this agent never probes, whoever asks, besides what is denied by default.
+        deny_by_default: What is denied unless this is given: those who do give the whole list, ``[]`` for none.
+        allow_values: Whether arguments and return values may leave this host.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="CORAL_AGENT__")
+    daemon = "agent"
+
     listen: str = "127.0.0.1:8080"
     state_dir: Path = Field(default_factory=places.state_dir)
     colony: str = "127.0.0.1:8081"
@@ -162,17 +166,16 @@ DENIED_BY_DEFAULT = tuple(
     max_open_calls: Count = 131_072
     max_collectors: Count = 64
     debug_folders: tuple[Folder, ...] = ("/usr/lib/debug",)
+    deny: tuple[Denial, ...] = ()
+    deny_by_default: tuple[Denial, ...] = DENIED_BY_DEFAULT
+    allow_values: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-        deny: What this agent never probes, whoever asks, besides what is denied by default.
-        deny_by_default: What is denied unless this is given: those who do give the whole list, ``[]`` for none.
-        allow_values: Whether arguments and return values may leave this host.
     """Values that one place gives, and how that place calls itself and its keys in a message."""
 
     place: str
-    daemon = "agent"
     values: Mapping[str, Any]
     key_prefix: str = ""
     upper: bool = False
@@ -184,9 +187,6 @@ class _Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    deny: tuple[Denial, ...] = ()
-    deny_by_default: tuple[Denial, ...] = DENIED_BY_DEFAULT
-    allow_values: bool = False
     """One setting as it counts.
 
     Attributes:
@@ -282,6 +282,8 @@ def _load(
         raise InvalidArgument(
             f"{source.named(key)}{inner} in {source.place} is wrong: {first['msg']}.", hint=_form(cls, key)
         ) from None
+    settings._places.update({key: source.place for key, source in origin.items()})
+    return settings, origin
 
 
 def _form(cls: type[_Settings], key: str) -> str:
@@ -302,8 +304,6 @@ def _environment(cls: type[_Settings]) -> _Source:
         raise InvalidArgument(f"{error}{cause}.", hint="Lists are given as JSON in the environment.") from None
     unknown = {
         name.removeprefix(prefix).lower(): value
-    settings._places.update({key: source.place for key, source in origin.items()})
-    return settings, origin
         for name, value in os.environ.items()
         if name.startswith(prefix) and name.removeprefix(prefix).lower() not in cls.model_fields
     }
