@@ -212,7 +212,15 @@ class PostgreSQLLoad:
         """See ``Load``."""
         assert self.server.process is not None
         pid = self.server.process.pid
-        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+        children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        return [pid, *(child for child in children if not self._serves_a_client(child))]
+
+    def _serves_a_client(self, pid: int) -> bool:
+        """Whether a child is a backend, which goes a moment after its client: its title names the client's address."""
+        try:
+            return b"127.0.0.1(" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        except FileNotFoundError:
+            return True  # gone by now: it was one
 
     def work(self, seconds: float) -> int:
         """See ``Load``."""
