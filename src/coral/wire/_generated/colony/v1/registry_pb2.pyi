@@ -31,6 +31,7 @@ class RegisterAgentRequest(_message.Message):
     SERVICES_FIELD_NUMBER: _builtins.int
     KERNEL_FIELD_NUMBER: _builtins.int
     METHODS_FIELD_NUMBER: _builtins.int
+    LOCKDOWN_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     address: _builtins.str
     """HOST:PORT where the colony reaches the agent"""
@@ -39,6 +40,8 @@ class RegisterAgentRequest(_message.Message):
     boot_id: _builtins.str
     """new for each life of the agent"""
     kernel: _builtins.str
+    lockdown: _builtins.str
+    """since when and why it attaches nothing (coral agent lockdown); empty when it does"""
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceInfo]: ...
     @_builtins.property
@@ -56,10 +59,11 @@ class RegisterAgentRequest(_message.Message):
         services: _abc.Iterable[Global___ServiceInfo] | None = ...,
         kernel: _builtins.str = ...,
         methods: _abc.Iterable[_builtins.str] | None = ...,
+        lockdown: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_id", b"agent_id", "boot_id", b"boot_id", "hostname", b"hostname", "kernel", b"kernel", "methods", b"methods", "services", b"services", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_id", b"agent_id", "boot_id", b"boot_id", "hostname", b"hostname", "kernel", b"kernel", "lockdown", b"lockdown", "methods", b"methods", "services", b"services", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -97,8 +101,11 @@ class HeartbeatRequest(_message.Message):
     COLLECTORS_FIELD_NUMBER: _builtins.int
     STARTING_FIELD_NUMBER: _builtins.int
     REFUSALS_FIELD_NUMBER: _builtins.int
+    LOCKDOWN_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     epoch: _builtins.int
+    lockdown: _builtins.str
+    """as of the registration"""
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceInfo]: ...
     @_builtins.property
@@ -122,10 +129,11 @@ class HeartbeatRequest(_message.Message):
         collectors: _abc.Iterable[_builtins.str] | None = ...,
         starting: _abc.Iterable[_builtins.str] | None = ...,
         refusals: _abc.Iterable[Global___AgentRefusal] | None = ...,
+        lockdown: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "collectors", b"collectors", "epoch", b"epoch", "refusals", b"refusals", "services", b"services", "starting", b"starting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "collectors", b"collectors", "epoch", b"epoch", "lockdown", b"lockdown", "refusals", b"refusals", "services", b"services", "starting", b"starting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -282,6 +290,7 @@ class Agent(_message.Message):
     METHODS_FIELD_NUMBER: _builtins.int
     HOSTNAME_FIELD_NUMBER: _builtins.int
     BOOT_ID_FIELD_NUMBER: _builtins.int
+    LOCKDOWN_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     address: _builtins.str
     status: _builtins.str
@@ -290,6 +299,8 @@ class Agent(_message.Message):
     kernel: _builtins.str
     hostname: _builtins.str
     boot_id: _builtins.str
+    lockdown: _builtins.str
+    """since when and why it attaches nothing; empty when it does"""
     @_builtins.property
     def last_seen_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -306,10 +317,11 @@ class Agent(_message.Message):
         methods: _abc.Iterable[_builtins.str] | None = ...,
         hostname: _builtins.str = ...,
         boot_id: _builtins.str = ...,
+        lockdown: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen_at", b"last_seen_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_id", b"agent_id", "boot_id", b"boot_id", "hostname", b"hostname", "kernel", b"kernel", "last_seen_at", b"last_seen_at", "methods", b"methods", "status", b"status", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_id", b"agent_id", "boot_id", b"boot_id", "hostname", b"hostname", "kernel", b"kernel", "last_seen_at", b"last_seen_at", "lockdown", b"lockdown", "methods", b"methods", "status", b"status", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
