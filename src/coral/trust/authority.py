@@ -242,6 +242,17 @@ def request_for(key: ec.EllipticCurvePrivateKey, agent_id: str) -> bytes:
     return request.public_bytes(serialization.Encoding.DER)
 
 
+def requested_key_digest(request_der: bytes) -> bytes:
+    """The SHA-256 of the public key that a request is for (its SubjectPublicKeyInfo): tells whether two are of one key.
+
+    Raises:
+        InvalidArgument: As ``Authority.issue_agent`` says.
+    """
+    key = _requested_key(request_der)
+    encoded = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(encoded).digest()
+
+
 def _requested_key(request_der: bytes) -> ec.EllipticCurvePublicKey:
     hint = "An agent makes it when it joins."
     if len(request_der) > _MAX_REQUEST_BYTES:

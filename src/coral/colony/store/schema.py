@@ -138,6 +138,31 @@ CONTROL: Sequence[Migration] = (
             """,
         ),
     ),
+    Migration(
+        number=3,
+        name="invitations and certificates of agents",
+        statements=(
+            """
+            CREATE TABLE agent_invitations (
+                invite_id VARCHAR NOT NULL,
+                digest BLOB NOT NULL,
+                agent_id VARCHAR NOT NULL,
+                created_at TIMESTAMPTZ NOT NULL,
+                created_by VARCHAR NOT NULL,
+                expires_at TIMESTAMPTZ NOT NULL,
+                used_by VARCHAR NOT NULL,
+                used_key BLOB NOT NULL)
+            """,
+            """
+            CREATE TABLE agent_certificates (
+                serial VARCHAR NOT NULL,
+                agent_id VARCHAR NOT NULL,
+                issued_at TIMESTAMPTZ NOT NULL,
+                expires_at TIMESTAMPTZ NOT NULL,
+                revoked_at TIMESTAMPTZ)
+            """,
+        ),
+    ),
 )
 
 EVENTS: Sequence[Migration] = (
