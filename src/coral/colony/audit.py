@@ -141,6 +141,15 @@ class Audit:
         done = replace(entry, decision="error", outcome=error.code)
         await self._control.write(lambda connection: put_entries(connection, [done]))
 
+    async def denied(self, entry: Entry, error: CoralError) -> None:
+        """Writes a row of something that its caller may not have done.
+
+        Raises:
+            Unavailable: It cannot be written.
+        """
+        done = replace(entry, decision="deny", outcome=error.code)
+        await self._control.write(lambda connection: put_entries(connection, [done]))
+
     def outcome(self, entry: Entry, error: CoralError | None = None, *, agent_id: str = "", cancelled: bool = False) -> None:
         """Adds to a row that is written how it ended; ``cancelled``: its caller went away."""
         decision, outcome = ("error", error.code) if error else ("allow", "CANCELLED" if cancelled else "ok")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
+from fnmatch import fnmatchcase
 
 from coral.model.errors import Internal
 
@@ -22,11 +23,12 @@ class Kind(StrEnum):
     """What a caller is.
 
     ``LOCAL`` is whoever reaches a server that asks for no credentials: it may do everything, which is what ``--insecure``
-    means.
+    means. ``INVITED`` is a host that shows an invitation: it may join, and nothing else.
     """
 
     USER = "user"
     AGENT = "agent"
+    INVITED = "invited"
     LOCAL = "local"
     COLONY = "colony"
 
@@ -61,6 +63,13 @@ class Principal:
         """The roles in one word, as the audit log has it; empty where there are none."""
         return ",".join(self.roles)
 
+    def in_scope(self, service_name: str) -> bool:
+        """Whether the credential is good for a service."""
+        return not self.scope or any(fnmatchcase(service_name, pattern) for pattern in self.scope)
+
+
+AGENT_PREFIX = "agent:"
+"""Before an agent's id in its name; no user's name has a colon, but for those that an issuer of tokens gave."""
 
 _current: ContextVar[Principal] = ContextVar("coral_principal")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -27,6 +27,7 @@ class Call:
         address: Where the connection comes from, HOST:PORT.
         certificate: The client's certificate as PEM, verified against the port's authority; None if none was shown.
         secure: Whether the connection is encrypted.
+        request_bytes: How large the request is.
     """
 
     method: str
@@ -34,6 +35,7 @@ class Call:
     address: str = ""
     certificate: bytes | None = None
     secure: bool = False
+    request_bytes: int = 0
 
     def values(self, key: str) -> list[str | bytes]:
         """Every value that was sent under a key: whoever sends a credential twice is to be noticed."""
@@ -60,7 +62,7 @@ class Guard(Protocol):
         """
         ...
 
-    def serving(self, principal: Principal, call: Call) -> AbstractContextManager[None]:
+    def serving(self, principal: Principal, call: Call) -> AbstractAsyncContextManager[None]:
         """Held from after the authentication to the end of the RPC.
 
         Raises:
@@ -102,7 +104,7 @@ class LocalGuard:
         """Whoever the caller says it is, else its address."""
         return local_principal(call)
 
-    def serving(self, principal: Principal, call: Call) -> AbstractContextManager[None]:
+    def serving(self, principal: Principal, call: Call) -> AbstractAsyncContextManager[None]:
         """Without bound."""
         return nullcontext()
 
@@ -119,12 +121,13 @@ def local_principal(call: Call) -> Principal:
     return Principal(name=printable(said)[:_MAX_NAME] or call.address, kind=Kind.LOCAL, address=call.address)
 
 
-def call_of(context: Any, method: str) -> Call:
+def call_of(context: Any, method: str, raw: bytes = b"") -> Call:
     """What gRPC knows of an RPC.
 
     Args:
         context: The servicer's context.
         method: The full name.
+        raw: The request, not parsed.
     """
     found: Mapping[str, Sequence[bytes]] = context.auth_context() or {}
     return Call(
@@ -133,6 +136,7 @@ def call_of(context: Any, method: str) -> Call:
         address=address_of(context.peer()),
         certificate=next(iter(found.get("x509_pem_cert", ())), None),
         secure=b"ssl" in found.get("transport_security_type", ()),
+        request_bytes=len(raw),
     )
 
 

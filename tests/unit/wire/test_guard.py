@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -56,9 +56,9 @@ class Book:
         self._ask("authenticate")
         return ANN
 
-    def serving(self, principal: Principal, call: Call) -> AbstractContextManager[None]:
-        @contextmanager
-        def held() -> Iterator[None]:
+    def serving(self, principal: Principal, call: Call) -> AbstractAsyncContextManager[None]:
+        @asynccontextmanager
+        async def held() -> AsyncIterator[None]:
             self._ask("enter")
             try:
                 yield
