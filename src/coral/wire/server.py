@@ -85,9 +85,9 @@ class Gate(grpc.aio.ServerInterceptor):
 
         async def unary(raw: bytes, context: Any) -> Any:
             try:
-                call = call_of(context, method)
+                call = call_of(context, method, raw)
                 principal = await guard.authenticate(call)
-                with guard.serving(principal, call):
+                async with guard.serving(principal, call):
                     request = parsed(raw)
                     await guard.authorise(principal, call, request, raw)
                     serve_as(principal)
@@ -97,9 +97,9 @@ class Gate(grpc.aio.ServerInterceptor):
 
         async def stream(raw: bytes, context: Any) -> Any:
             try:
-                call = call_of(context, method)
+                call = call_of(context, method, raw)
                 principal = await guard.authenticate(call)
-                with guard.serving(principal, call):
+                async with guard.serving(principal, call):
                     request = parsed(raw)
                     await guard.authorise(principal, call, request, raw)
                     serve_as(principal)
