@@ -41,10 +41,13 @@ build/examples/pricing: examples/shop/pricing/pricing.c
 	@echo "Building $@"
 	gcc -std=c11 -O2 -g -Wall -Wextra -Werror -pthread -o $@ $<
 
+# A file of tests runs in one process, so that it shares its daemons; the slow files of tests/e2e begin first.
+AT_ONCE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 .PHONY: test test-unit
 test: ## all tests; as root also those that attach real probes and run real servers
 	@scripts/bootstrap.sh test
-	$(PYTHON) -m pytest $(PYTEST_ARGS)
+	$(PYTHON) -m pytest $(AT_ONCE) $(PYTEST_ARGS)
 
 test-unit: ## the tests that need no privilege, network or kernel
 	@scripts/bootstrap.sh test

@@ -212,7 +212,7 @@ def test_agent_returns_to_a_finished_session(split: SplitStack) -> None:
 def test_both_killed(split: SplitStack) -> None:
     """Colony and agent killed at once: the target never notices; after their return the session goes on to its deadline."""
     with at_4000_per_second(3) as target:
-        attached = split.cli.attach(target.service, "work", duration="8s")
+        attached = split.cli.attach(target.service, "work", duration="12s")
         target.go()
         wait_for_stored(split, attached["session_id"], 100)
         split.kill_agent()

@@ -219,7 +219,7 @@ class PostgreSQLLoad:
         """Whether a child is a backend, which goes a moment after its client: its title names the client's address."""
         try:
             return b"127.0.0.1(" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return True  # gone by now: it was one
 
     def work(self, seconds: float) -> int:

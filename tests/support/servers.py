@@ -62,6 +62,14 @@ def _environment(service: str) -> dict[str, str]:
     return clean_environment({"CORAL_SERVICE": service} if service else None)
 
 
+def _title(pid: str) -> bytes:
+    """What a process calls itself; nothing once it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 class Nginx:
     """nginx with two workers and an access log.
 
@@ -111,7 +119,7 @@ class Nginx:
         """The pids of its workers."""
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if b"worker process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [int(pid) for pid in children if b"worker process" in _title(pid)]
 
     def requests(self) -> int:
         """How many requests the access log has."""
