@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from coral.client.endpoint import Endpoint
 from coral.model.text import printable
 from coral.wire.address import MAX_MESSAGE_BYTES, split_address
 
@@ -29,17 +30,28 @@ OPTIONS: Sequence[tuple[str, Any]] = (
 )
 
 
-def connect(address: str) -> grpc.aio.Channel:
-    """A channel to ``address``; it connects with its first call, and again whenever the link broke.
+def connect(endpoint: Endpoint | str) -> grpc.aio.Channel:
+    """A channel to a server; it connects with its first call, and again whenever the link broke.
 
     Args:
-        address: HOST:PORT.
+        endpoint: The server; HOST:PORT alone stands for one that speaks plain text.
 
     Raises:
-        InvalidArgument: It is not of that form.
+        InvalidArgument: The address is not of that form.
+        FailedPrecondition: A credential would travel in plain text.
     """
-    split_address(address)
-    return grpc.aio.insecure_channel(address, options=list(OPTIONS))
+    if isinstance(endpoint, str):
+        endpoint = Endpoint(address=endpoint)
+    split_address(endpoint.address)
+    endpoint.check()
+    options = list(OPTIONS)
+    if endpoint.ca_pem is None:
+        return grpc.aio.insecure_channel(endpoint.address, options=options)
+    certificate, key = endpoint.certificate or (None, None)
+    if endpoint.server_name:
+        options.append(("grpc.ssl_target_name_override", endpoint.server_name))
+    credentials = grpc.ssl_channel_credentials(endpoint.ca_pem, key, certificate)
+    return grpc.aio.secure_channel(endpoint.address, credentials, options=options)
 
 
 def actor() -> str:

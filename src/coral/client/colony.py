@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from coral.client.channel import actor, connect
+from coral.client.endpoint import Endpoint
 from coral.model.errors import CoralError, Internal, NotFound, Unavailable
 from coral.wire._generated.colony.v1 import (
     debug_pb2,
@@ -20,7 +21,7 @@ from coral.wire._generated.colony.v1 import (
 )
 from coral.wire._generated.mesh.v1 import ebpf_pb2
 from coral.wire.errors import from_rpc
-from coral.wire.metadata import ACTOR_KEY
+from coral.wire.metadata import ACTOR_KEY, AUTHORIZATION_KEY
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,19 +39,24 @@ class ColonyClient:
     ``DeadlineExceeded``. Timeouts are in seconds.
     """
 
-    def __init__(self, address: str, *, caller: str | None = None) -> None:
+    def __init__(self, endpoint: Endpoint | str, *, caller: str | None = None) -> None:
         """Opens a channel; it connects with the first call.
 
         Args:
-            address: HOST:PORT of the colony.
-            caller: Who calls, for its audit log; None for the user of this process.
+            endpoint: The colony; HOST:PORT alone for one that speaks plain text and asks for no credential.
+            caller: Who calls, for the audit log of a colony that asks for none; None for the user of this process.
 
         Raises:
             InvalidArgument: The address is not of that form.
+            FailedPrecondition: A credential would travel in plain text.
         """
-        self._peer = f"The colony at {address}"
-        self._metadata = ((ACTOR_KEY, actor() if caller is None else caller),)
-        self._channel = connect(address)
+        if isinstance(endpoint, str):
+            endpoint = Endpoint(address=endpoint)
+        self._peer = f"The colony at {endpoint.address}"
+        self._metadata: tuple[tuple[str, str], ...] = ((ACTOR_KEY, actor() if caller is None else caller),)
+        if endpoint.token:
+            self._metadata += ((AUTHORIZATION_KEY, f"Bearer {endpoint.token}"),)
+        self._channel = connect(endpoint)
         self._debug = debug_pb2_grpc.DebugServiceStub(self._channel)
         self._registry = registry_pb2_grpc.RegistryServiceStub(self._channel)
         self._inspect = inspect_pb2_grpc.InspectServiceStub(self._channel)

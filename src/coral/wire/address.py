@@ -21,6 +21,16 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def is_loopback(address: str) -> bool:
+    """Whether an address is one of this host that others cannot reach.
+
+    Raises:
+        InvalidArgument: It is no address.
+    """
+    host, _ = split_address(address)
+    return host == "localhost" or (_is_ip(host) and ipaddress.ip_address(host).is_loopback)
+
+
 def require_loopback(address: str) -> None:
     """Refuses to serve beyond this host while nobody has to show who they are.
 
@@ -28,8 +38,7 @@ def require_loopback(address: str) -> None:
         FailedPrecondition: The address is not a loopback one.
         InvalidArgument: It is no address.
     """
-    host, _ = split_address(address)
-    if host != "localhost" and not (_is_ip(host) and ipaddress.ip_address(host).is_loopback):
+    if not is_loopback(address):
         raise FailedPrecondition(
             f"{address} can be reached from other hosts, and nothing authenticates them.",
             hint="Listen on 127.0.0.1, and reach it through an SSH tunnel.",

@@ -10,3 +10,6 @@ COLONY_KEY = "coral-colony"
 
 AUTHORIZATION_KEY = "authorization"
 """A user's credential, ``Bearer TOKEN`` (RFC 6750, section 2.1)."""
+
+COMMAND_KEY = "coral-command-bin"
+"""A colony's signature of what it wants of an agent; see ``coral.trust.commands``."""
