@@ -125,6 +125,13 @@ ACTIONS: Mapping[str, Action] = {
         Action(name="ListTokens", reach=Reach.COLONY, role=Role.ADMIN),
         Action(name="RevokeToken", reach=Reach.COLONY, role=Role.ADMIN),
     ),
+    **_table(
+        "coral.colony.v1.EnrolmentService",
+        Action(name="CreateInvite", reach=Reach.COLONY, role=Role.ADMIN),
+        Action(name="JoinAgent", reach=Reach.AGENT, callers=frozenset({Kind.INVITED})),
+        Action(name="RenewAgent", reach=Reach.AGENT, callers=_AGENTS),
+        Action(name="RevokeAgent", reach=Reach.COLONY, role=Role.ADMIN),
+    ),
 }
 """By the full name of the method."""
 

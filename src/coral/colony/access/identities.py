@@ -21,22 +21,31 @@ _REMEMBERED = 1024
 _SIGN_IN = "Sign in with `coral login`, or give a token in CORAL_TOKEN."
 
 
+class Invitation(Protocol):
+    """A host's permission to join."""
+
+    @property
+    def invite_id(self) -> str:
+        """Names it; no secret."""
+        ...
+
+
 class AgentDirectory(Protocol):
     """What is known of agents and invitations."""
 
-    def check_agent(self, holder: Holder) -> None:
+    def check(self, holder: Holder) -> None:
         """Whether the certificate of an agent counts.
 
         Raises:
-            Unauthenticated: The agent was revoked, or never joined.
+            Unauthenticated: It has expired or was revoked, or the agent never joined.
         """
         ...
 
-    def check_invitation(self, text: str) -> str:
-        """The id of the invitation that a text is, if it may be used now.
+    def invited(self, text: str) -> Invitation:
+        """The invitation that a text is.
 
         Raises:
-            Unauthenticated: It is none, was used, or has expired.
+            Unauthenticated: It is none, or has ended.
         """
         ...
 
@@ -90,7 +99,8 @@ class Identities:
             raise Unauthenticated("No credential was shown.", hint=_SIGN_IN)
         text = bearer(shown[0])
         if text.startswith(f"coral_{TokenKind.INVITE}_"):
-            return Principal(name=f"invite:{self._agents.check_invitation(text)}", kind=Kind.INVITED, address=call.address)
+            invite_id = self._agents.invited(text).invite_id
+            return Principal(name=f"invite:{invite_id}", kind=Kind.INVITED, address=call.address, credential_id=invite_id)
         if self._jwts is not None and not text.startswith("coral_"):
             return await self._jwts.identify(text, call.address)
         return self._tokens.identify(text, call.address)
@@ -114,11 +124,7 @@ class Identities:
             holder = self._holders[certificate] = _holder(certificate)
             while len(self._holders) > _REMEMBERED:
                 self._holders.popitem(last=False)
-        if holder.expires_at_ns <= self._clock_ns():  # TLS looks at that only when a connection begins
-            raise Unauthenticated(
-                f"The certificate of agent {holder.id!r} has expired.", hint="Let it join anew: `coral agent invite`."
-            )
-        self._agents.check_agent(holder)
+        self._agents.check(holder)
         return Principal(
             name=AGENT_PREFIX + holder.id,
             kind=Kind.AGENT,

@@ -16,6 +16,7 @@ from coral.colony.access.guard import ColonyGuard
 from coral.colony.access.identities import Identities
 from coral.colony.access.tokens import MAX_LIFE_NS, TokenBook
 from coral.colony.store.database import Database
+from coral.colony.store.enrolment import Invitation
 from coral.colony.store.schema import CONTROL
 from coral.model.errors import (
     CoralError,
@@ -31,7 +32,7 @@ from coral.model.principal import Kind, Principal, Role
 from coral.model.session import Session, Status
 from coral.trust.authority import Authority, Holder, new_key, request_for
 from coral.trust.tokens import Token, TokenKind, new_token
-from coral.wire._generated.colony.v1 import access_pb2, debug_pb2, inspect_pb2, registry_pb2
+from coral.wire._generated.colony.v1 import access_pb2, debug_pb2, enrolment_pb2, inspect_pb2, registry_pb2
 from coral.wire.guard import Call
 
 HOUR_NS = 3600 * 1_000_000_000
@@ -48,6 +49,7 @@ class World:
     revoked_agents: set[str] = field(default_factory=set)
     too_many: bool = False
     refused_addresses: list[str] = field(default_factory=list)
+    invitation: Token = field(default_factory=lambda: new_token(TokenKind.INVITE))
 
     async def open(self) -> None:
         self.control = Database(None, CONTROL)
@@ -74,12 +76,16 @@ class World:
     async def denied(self, principal: Principal, action: str, resource: Resource, error: CoralError) -> None:
         self.denied_entries.append((principal.name, action, resource.service_name, error.code))
 
-    def check_agent(self, holder: Holder) -> None:
-        if holder.id in self.revoked_agents:
+    def check(self, holder: Holder) -> None:
+        if holder.kind != "agent" or holder.id in self.revoked_agents:
             raise Unauthenticated(f"Agent {holder.id} was revoked.")
 
-    def check_invitation(self, text: str) -> str:
-        return "i1"
+    def invited(self, text: str) -> Invitation:
+        if text != self.invitation.text:
+            raise Unauthenticated("This invitation is not known.")
+        return Invitation(
+            invite_id=self.invitation.token_id, digest=b"", agent_id="", created_at_ns=0, created_by="", expires_at_ns=0
+        )
 
     def check_address(self, call: Call) -> None:
         if self.too_many:
@@ -316,9 +322,22 @@ def test_agents_speak_for_themselves_alone() -> None:
                 assert await here.ask(REGISTRY + "Heartbeat", beat, certificate=certificate) == "UNAUTHENTICATED"
             here.revoked_agents.add("web-1")
             assert await here.ask(REGISTRY + "Heartbeat", beat, certificate=mine) == "UNAUTHENTICATED"
-            here.revoked_agents.clear()
-            here.now_ns += 20 * 365 * 24 * HOUR_NS
-            assert await here.ask(REGISTRY + "Heartbeat", beat, certificate=mine) == "UNAUTHENTICATED"
+
+    asyncio.run(scenario())
+
+
+def test_an_invitation_lets_a_host_join_and_nothing_else() -> None:
+    """Whoever was invited may ask for a certificate; with anything else the invitation is of no use, and vice versa."""
+
+    async def scenario() -> None:
+        async with world() as here:
+            join, request = "/coral.colony.v1.EnrolmentService/JoinAgent", enrolment_pb2.JoinAgentRequest(agent_id="web-9")
+            host = await here.ask(join, request, token=here.invitation)
+            assert (host.kind, host.credential_id) == (Kind.INVITED, here.invitation.token_id)
+            assert await here.ask(join, request, token=new_token(TokenKind.INVITE)) == "UNAUTHENTICATED"
+            assert await here.ask(join, request, token=await here.token("ann", Role.ADMIN)) == "PERMISSION_DENIED"
+            listing = registry_pb2.ListAgentsRequest()
+            assert await here.ask(REGISTRY + "ListAgents", listing, token=here.invitation) == "PERMISSION_DENIED"
 
     asyncio.run(scenario())
 
