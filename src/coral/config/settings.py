@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from coral.config import places
 from coral.model.errors import InvalidArgument
+from coral.model.principal import Role
 
 _MIB = 1 << 20
 Count = Annotated[int, Field(gt=0)]
@@ -44,6 +45,33 @@ class _Settings(BaseSettings):
         return (init_settings,)
 
 
+class IdentityProvider(BaseModel):
+    """Whose JSON Web Tokens count for users (OpenID Connect).
+
+    Attributes:
+        issuer: Its address, exactly as its tokens have it.
+        audience: For whom its tokens have to be.
+        keys_url: Where its keys are; empty for what its discovery document says.
+        algorithms: By which its tokens may be signed.
+        name_claim: Where the user's name stands in them.
+        groups_claim: Where the user's groups stand.
+        roles: By group: viewer, operator, investigator or admin. A user has the roles of all their groups.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    issuer: Annotated[str, Field(min_length=1)]
+    audience: Annotated[str, Field(min_length=1)]
+    keys_url: str = ""
+    algorithms: Annotated[
+        tuple[Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"], ...],
+        Field(min_length=1),
+    ] = ("RS256", "ES256")
+    name_claim: Annotated[str, Field(min_length=1)] = "sub"
+    groups_claim: Annotated[str, Field(min_length=1)] = "groups"
+    roles: dict[str, Role] = Field(default_factory=dict)
+
+
 class ColonySettings(_Settings):
     """Settings of ``coral colony start``.
 
@@ -55,6 +83,7 @@ class ColonySettings(_Settings):
         session_retention_s: For how long ended sessions and their events are kept.
         min_free_bytes: Below so much free space events are dropped, and counted.
         max_sessions: How many sessions may run at once.
+        oidc: The identity provider whose tokens count beside the colony's own; none if not given.
     """
 
     model_config = SettingsConfigDict(env_prefix="CORAL_COLONY__")
@@ -67,6 +96,7 @@ class ColonySettings(_Settings):
     session_retention_s: Count = 604_800
     min_free_bytes: Annotated[int, Field(ge=0)] = 256 * _MIB
     max_sessions: Count = 1000
+    oidc: IdentityProvider | None = None
 
 
 class ServicePattern(BaseModel):
