@@ -1,4 +1,4 @@
-"""Channels to the agents: one per address, kept open, with a bound on how many calls run at once."""
+"""Channels to the agents: one to each, kept open, with a bound on how many calls run at once."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import grpc
 
 from coral.client.agent import AgentClient
 from coral.client.channel import connect
+from coral.client.endpoint import Endpoint
+from coral.colony.dialling import Dialling, PlainDialling
 from coral.model.errors import DeadlineExceeded, Unavailable
 from coral.model.service import Agent
 
@@ -45,21 +47,31 @@ class Backoff:
 
 @dataclass(slots=True)
 class _Line:
+    endpoint: Endpoint
     channel: grpc.aio.Channel
     calls: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PER_AGENT))
 
 
 class AgentPool:
-    """Clients of agents. Unary calls are bounded; streams, one per running collector, are not."""
+    """Clients of agents. Unary calls are bounded; streams, one per running collector, are not.
 
-    def __init__(self) -> None:
+    Args:
+        dialling: How an agent is reached; None for plain text.
+    """
+
+    def __init__(self, dialling: Dialling | None = None) -> None:
+        self._dialling = dialling or PlainDialling()
         self._lines: dict[str, _Line] = {}
         self._retired: collections.deque[_Line] = collections.deque(maxlen=_RETIRED)
         self._overall = asyncio.Semaphore(_OVERALL)
 
     def client(self, agent: Agent) -> AgentClient:
         """A client of an agent, for streams."""
-        return AgentClient(self._line(agent.address).channel, peer=f"Agent {agent.agent_id!r} at {agent.address}")
+        return AgentClient(
+            self._line(agent).channel,
+            peer=f"Agent {agent.agent_id!r} at {agent.address}",
+            sign=self._dialling.sign(agent),
+        )
 
     @asynccontextmanager
     async def calling(self, agent: Agent, *, timeout_s: float) -> AsyncIterator[AgentClient]:
@@ -68,7 +80,7 @@ class AgentPool:
         Raises:
             DeadlineExceeded: So many calls run that it did not within ``timeout_s``.
         """
-        line = self._line(agent.address)
+        line = self._line(agent)
         try:
             async with asyncio.timeout(timeout_s):
                 await line.calls.acquire()
@@ -107,14 +119,20 @@ class AgentPool:
                 await asyncio.sleep(pause_s)
         raise AssertionError("the last attempt returns or raises")
 
-    def renew(self, address: str) -> None:
-        """Uses a new channel to an address from now on: the old one may be waiting to try again, and an agent is there now.
+    def renew(self, agent_id: str) -> None:
+        """Uses a new channel to an agent from now on: the old one may be waiting to try again, and the agent is there now.
 
         Calls under way keep theirs.
         """
-        line = self._lines.pop(address, None)
+        line = self._lines.pop(agent_id, None)
         if line is not None:
             self._retired.append(line)
+
+    async def drop(self, agent_id: str) -> None:
+        """Ends the connection to an agent, and whatever runs over it."""
+        line = self._lines.pop(agent_id, None)
+        if line is not None:
+            await line.channel.close()
 
     async def close(self) -> None:
         """Closes every channel."""
@@ -124,8 +142,12 @@ class AgentPool:
         for line in lines:
             await line.channel.close()
 
-    def _line(self, address: str) -> _Line:
-        line = self._lines.get(address)
+    def _line(self, agent: Agent) -> _Line:
+        endpoint = self._dialling.endpoint(agent)
+        line = self._lines.get(agent.agent_id)
+        if line is not None and line.endpoint != endpoint:  # it has moved, or is to be shown another certificate
+            self.renew(agent.agent_id)
+            line = None
         if line is None:
-            line = self._lines[address] = _Line(channel=connect(address))
+            line = self._lines[agent.agent_id] = _Line(endpoint=endpoint, channel=connect(endpoint))
         return line

@@ -62,7 +62,7 @@ class Watch:
     def agent_came(self, agent_id: str, *, reborn: bool) -> None:
         """Makes the watches over an agent's collectors look anew: it has registered, perhaps (``reborn``) in a new life."""
         if reborn:
-            self._pool.renew(self._registry.agent(agent_id).address)
+            self._pool.renew(agent_id)
         for live in self._book:
             for collector in live.collectors.values():
                 if collector.agent_id == agent_id:
