@@ -20,6 +20,7 @@ from coral.trust.policy.statements import Statement, statements
 
 MAX_POLICIES = 1000
 DEFAULT_NAME = "default.cedar"
+_ATTACH = {"op": "==", "entity": {"type": "Action", "id": "AttachUprobe"}}
 _ANNOTATIONS = ("id", "description", "approval")
 _MAX_ANNOTATION = 500
 _FOR_ACTION = re.compile(r' for Action::"\w+"')
@@ -245,8 +246,9 @@ def _described(source: Source, statement: Statement, tree: dict[str, Any]) -> Po
             wrong = f"@{name} is longer than {_MAX_ANNOTATION} characters, or not printable"
     if "id" in annotations and not annotations["id"]:
         wrong = "@id is empty"
-    if "approval" in annotations and tree["effect"] != "permit":
-        wrong = "@approval stands at a forbid: it says that what a permit permits needs somebody else's approval"
+    attach_alone = tree["effect"] == "permit" and tree["action"] == _ATTACH
+    if "approval" in annotations and not attach_alone:
+        wrong = '@approval is for permits of action == Action::"AttachUprobe": what else they permit cannot be approved'
     if wrong:
         raise _FaultyPolicy([_fault(source, statement, wrong)])
     return Policy(

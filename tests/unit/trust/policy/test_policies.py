@@ -37,7 +37,7 @@ def test_a_permit_names_the_policies_that_apply() -> None:
     """A decision has every permit that applies, the default ones first."""
     decision = policies(PROD).decide(ask("AttachUprobe", "operator", service="web", environment="prod"))
     assert [str(policy) for policy in decision.policies] == [
-        "policy 'operators-attach' (default.cedar:14)",
+        "policy 'operators-attach' (default.cedar:13)",
         "policy 'prod-four-eyes' (a.cedar:2)",
     ]
 
@@ -90,12 +90,12 @@ def test_explanations_say_what_permits_and_what_is_still_needed() -> None:
     plain = ask("AttachUprobe", "operator", service="web", environment="staging")
     four_eyes = ask("AttachUprobe", "operator", service="web", environment="prod")
     assert explained(found, plain, found.decide(plain)) == (
-        "alice (operator) may do AttachUprobe on service 'web'. Permitted by policy 'operators-attach' (default.cedar:14)."
+        "alice (operator) may do AttachUprobe on service 'web'. Permitted by policy 'operators-attach' (default.cedar:13)."
     )
     assert explained(found, four_eyes, found.decide(four_eyes)) == (
         "alice (operator) may do AttachUprobe on service 'web' once somebody else has approved it: policy 'prod-four-eyes' "
         "(a.cedar:2) asks for that (production needs a second pair of eyes). Permitted by policy 'operators-attach' "
-        "(default.cedar:14), policy 'prod-four-eyes' (a.cedar:2)."
+        "(default.cedar:13), policy 'prod-four-eyes' (a.cedar:2)."
     )
 
 
@@ -150,7 +150,7 @@ permit (principal, action, resource) when { "a" }
         'a.cedar:6: unrecognized action `Action::"AtachUprobe"`',
         "a.cedar:7: found an invalid variable in the policy scope: actoin",
         "a.cedar:8: @approvl means nothing here: there are @id, @description, @approval",
-        "a.cedar:9: @approval stands at a forbid: it says that what a permit permits needs somebody else's approval",
+        'a.cedar:9: @approval is for permits of action == Action::"AttachUprobe": what else they permit cannot be approved',
         "a.cedar:10: it is a template: Coral fills in none",
         "a.cedar:11: the types Long and String are not compatible",
         "a.cedar:12: @id is empty",
