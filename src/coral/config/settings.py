@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from coral.config import places
@@ -77,7 +77,10 @@ class ColonySettings(_Settings):
 
     Attributes:
         listen: HOST:PORT to serve gRPC on.
+        agent_listen: HOST:PORT to serve agents on, by mutual TLS; empty for port 8083 on the host of ``listen``.
         state_dir: Where the databases are.
+        agent_certificate_s: For how long an agent's certificate is good; it renews it after two thirds of that.
+        server_certificate_s: Likewise the colony's own.
         heartbeat_ms: How often agents are asked to report.
         offline_after_ms: An agent that was silent for so long is offline.
         session_retention_s: For how long ended sessions and their events are kept.
@@ -90,7 +93,10 @@ class ColonySettings(_Settings):
     daemon = "colony"
 
     listen: str = "127.0.0.1:8081"
+    agent_listen: str = ""
     state_dir: Path = Field(default_factory=places.state_dir)
+    agent_certificate_s: Count = 30 * 86_400
+    server_certificate_s: Count = 90 * 86_400
     heartbeat_ms: Count = 1000
     offline_after_ms: Count = 5000
     session_retention_s: Count = 604_800
@@ -169,8 +175,10 @@ class AgentSettings(_Settings):
 
     Attributes:
         listen: HOST:PORT to serve gRPC on.
-        state_dir: Where its id is kept.
+        advertise: HOST:PORT where the colony reaches it; empty for the address that it listens on.
+        state_dir: Where its id and its certificate are kept.
         colony: HOST:PORT of the colony it reports to.
+        join: The invitation with which it joins a colony, once; ``@FILE`` for one in a file, ``-`` for standard input.
         agent_id: Its name; empty for the one kept in the state directory, at first the host's name.
         services: Which processes are which service; the first that applies counts.
         ring_bytes: Size of the kernel's ring of events.
@@ -187,8 +195,10 @@ class AgentSettings(_Settings):
     daemon = "agent"
 
     listen: str = "127.0.0.1:8080"
+    advertise: str = ""
     state_dir: Path = Field(default_factory=places.state_dir)
     colony: str = "127.0.0.1:8081"
+    join: SecretStr = SecretStr("")
     agent_id: str = ""
     services: tuple[ServicePattern, ...] = ()
     ring_bytes: Count = 16 * _MIB
