@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from coral.config import places
 from coral.config.settings import (
@@ -37,7 +38,10 @@ def test_defaults_of_the_colony() -> None:
     """Without any source every setting has its documented default."""
     assert load_colony_settings({}).model_dump() == {
         "listen": "127.0.0.1:8081",
+        "agent_listen": "",
         "state_dir": places.state_dir(),
+        "agent_certificate_s": 2_592_000,
+        "server_certificate_s": 7_776_000,
         "heartbeat_ms": 1000,
         "offline_after_ms": 5000,
         "session_retention_s": 604_800,
@@ -59,12 +63,26 @@ def test_an_identity_provider(tmp_path: Path) -> None:
             load_colony_settings({}, _write(tmp_path / "colony.yaml", f"{text}  {wrong}\n"))
 
 
+def test_an_invitation_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token with which an agent joins is a secret: neither what shows the settings nor an error repeats it."""
+    monkeypatch.setenv("CORAL_AGENT__JOIN", "coral_invite_sekret")
+    settings = load_agent_settings({})
+    assert settings.join.get_secret_value() == "coral_invite_sekret"
+    assert "sekret" not in repr(settings) + repr(show_settings())
+    monkeypatch.setenv("CORAL_AGENT__RING_BYTES", "0")
+    with pytest.raises(InvalidArgument) as refused:
+        load_agent_settings({})
+    assert "sekret" not in repr(refused.value)
+
+
 def test_defaults_of_the_agent() -> None:
     """Without any source every setting has its documented default."""
     assert load_agent_settings({}).model_dump() == {
         "listen": "127.0.0.1:8080",
+        "advertise": "",
         "state_dir": places.state_dir(),
         "colony": "127.0.0.1:8081",
+        "join": SecretStr(""),
         "agent_id": "",
         "services": (),
         "ring_bytes": 16 << 20,
