@@ -9,7 +9,7 @@ from typing import Protocol
 
 from coral.colony.access.tokens import TokenBook
 from coral.model.errors import InvalidArgument, Unauthenticated
-from coral.model.principal import AGENT_PREFIX, Kind, Principal, Role
+from coral.model.principal import AGENT_PREFIX, Kind, Principal
 from coral.trust.authority import Holder, holder_of
 from coral.trust.tokens import TokenKind
 from coral.wire.guard import Call
@@ -149,12 +149,6 @@ def bearer(value: str | bytes) -> str:
     if scheme.lower() != "bearer" or not token or len(token) > _MAX_BEARER or not token.isascii():
         raise Unauthenticated("The authorization is no bearer token.", hint="It is `Bearer TOKEN`.")
     return token.strip()
-
-
-def roles_of(groups: tuple[str, ...], roles_by_group: dict[str, Role]) -> tuple[Role, ...]:
-    """The roles that groups have, in the order of the roles."""
-    held = {roles_by_group[group] for group in groups if group in roles_by_group}
-    return tuple(role for role in Role if role in held)
 
 
 def _holder(certificate: bytes) -> Holder:
