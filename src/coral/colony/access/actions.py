@@ -67,7 +67,7 @@ class Resource:
         owner: Who requested the session; empty where there is none.
         duration_ns: Of an attach.
         mode: Of an attach: ``events`` or ``count``.
-        captures_values: Whether an attach asks for arguments or return values.
+        captures_values: Whether an attach asks for arguments or return values, or filters by them.
         reason: What the caller says that it is for.
         request: The whole request, for what else there is to know.
     """
@@ -126,6 +126,15 @@ ACTIONS: Mapping[str, Action] = {
         Action(name="RevokeToken", reach=Reach.COLONY, role=Role.ADMIN),
     ),
     **_table(
+        "coral.colony.v1.PolicyService",
+        Action(name="CheckPolicies", reach=Reach.COLONY, role=Role.ADMIN),
+        # About others only where the policies let the caller; its handler asks them.
+        Action(name="ExplainPolicy", reach=Reach.SELF, role=Role.VIEWER),
+        Action(name="ListApprovals", reach=Reach.LISTING, role=Role.VIEWER),
+        # Everybody may try; its handler asks whether the caller may ApproveAttach what is to be approved.
+        Action(name="DecideApproval", reach=Reach.LISTING, role=Role.VIEWER),
+    ),
+    **_table(
         "coral.colony.v1.EnrolmentService",
         Action(name="CreateInvite", reach=Reach.COLONY, role=Role.ADMIN),
         Action(name="JoinAgent", reach=Reach.AGENT, callers=frozenset({Kind.INVITED})),
@@ -157,5 +166,6 @@ def resource_of(request: Message) -> Resource:
         resource,
         duration_ns=requested_duration_ns(request),
         mode=request.config.mode or Mode.EVENTS,
-        captures_values=request.config.capture_args or request.config.capture_return,
+        # A condition on values tells of them by which calls it lets through.
+        captures_values=request.config.capture_args or request.config.capture_return or bool(request.filter.condition),
     )

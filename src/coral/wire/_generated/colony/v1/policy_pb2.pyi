@@ -83,8 +83,11 @@ class CheckPoliciesResponse(_message.Message):
     IN_FORCE_SINCE_FIELD_NUMBER: _builtins.int
     FAULTS_FIELD_NUMBER: _builtins.int
     FOLDER_FIELD_NUMBER: _builtins.int
+    ENFORCED_FIELD_NUMBER: _builtins.int
     folder: _builtins.str
     """the setting policy_dir; may be empty"""
+    enforced: _builtins.bool
+    """false where nobody is authenticated: there everybody may do everything"""
     @_builtins.property
     def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Policy]:
         """in force"""
@@ -102,10 +105,11 @@ class CheckPoliciesResponse(_message.Message):
         in_force_since: _timestamp_pb2.Timestamp | None = ...,
         faults: _abc.Iterable[_builtins.str] | None = ...,
         folder: _builtins.str = ...,
+        enforced: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["in_force_since", b"in_force_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["faults", b"faults", "folder", b"folder", "in_force_since", b"in_force_since", "policies", b"policies"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enforced", b"enforced", "faults", b"faults", "folder", b"folder", "in_force_since", b"in_force_since", "policies", b"policies"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

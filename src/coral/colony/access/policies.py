@@ -1,0 +1,94 @@
+"""Users' rights by Cedar policies: the authoriser behind the colony's guard, and who may see captured values."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from coral.colony.access.actions import Action, Reach, Resource
+from coral.colony.access.approvals import Approvals
+from coral.colony.access.authorise import Decision
+from coral.colony.access.in_force import PoliciesInForce
+from coral.colony.access.labels import Labels
+from coral.model.errors import CoralError
+from coral.model.principal import Kind, Principal, Role
+from coral.model.session import Session
+from coral.trust.policy.policies import Policies
+from coral.trust.policy.question import Circumstances, Question
+from coral.trust.policy.words import refusal
+
+READ_VALUES = Action(name="ReadValues", reach=Reach.SESSION, role=Role.INVESTIGATOR)
+APPROVE_ATTACH = Action(name="ApproveAttach", reach=Reach.SERVICE, role=Role.ADMIN)
+_S = 1_000_000_000
+
+
+class CedarAuthoriser:
+    """Decides by the policies in force.
+
+    Args:
+        in_force: Those policies.
+        labels: What they know of services.
+        approvals: Where an approval is looked for, and asked for, that a policy demands.
+        clock_ns: The wall clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_force: PoliciesInForce,
+        labels: Labels,
+        approvals: Approvals,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._in_force = in_force
+        self._labels = labels
+        self._approvals = approvals
+        self._clock_ns = clock_ns
+
+    @property
+    def policies(self) -> Policies:
+        """Those in force now."""
+        return self._in_force.policies
+
+    async def decide(self, principal: Principal, action: Action, resource: Resource) -> Decision:
+        """Whether a user may; uses an approval up where a policy asks for one, or asks for it."""
+        policies = self._in_force.policies
+        question = self.question(principal, action, resource)
+        answer = policies.decide(question)
+        decided = tuple(policy.policy_id for policy in answer.policies)
+        if not answer.allowed:
+            return Decision(policies=decided, refusal=refusal(policies, question, answer))
+        if answer.approval is not None:
+            try:
+                await self._approvals.claim(principal, action, resource, answer.approval)
+            except CoralError as error:
+                return Decision(policies=decided, refusal=error)
+        return Decision(policies=decided)
+
+    async def sees_values(self, principal: Principal, session: Session) -> bool:
+        """Whether somebody may see the values that a session captured. Where nobody is authenticated, everybody may."""
+        if principal.kind is not Kind.USER:
+            return principal.kind is Kind.LOCAL
+        resource = Resource(session_id=session.session_id).of(session)
+        return self.policies.decide(self.question(principal, READ_VALUES, resource)).allowed
+
+    def question(self, principal: Principal, action: Action, resource: Resource) -> Question:
+        """What the policies are asked."""
+        about_service = action.reach in (Reach.SERVICE, Reach.SESSION) or (
+            action.reach is Reach.LISTING and bool(resource.service_name)
+        )
+        return Question(
+            principal=principal,
+            action=action.name,
+            at_ns=self._clock_ns(),
+            target=self._labels.target(resource.service_name) if about_service else None,
+            circumstances=Circumstances(
+                function=resource.function_name,
+                duration_s=-(-(resource.duration_ns or 0) // _S),
+                capture_values=resource.captures_values,
+                mode=resource.mode,
+                agent=resource.agent_id,
+                owner=resource.owner,
+                reason=resource.reason,
+            ),
+        )
