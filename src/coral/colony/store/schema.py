@@ -163,6 +163,37 @@ CONTROL: Sequence[Migration] = (
             """,
         ),
     ),
+    Migration(
+        number=4,
+        name="requests for approval",
+        statements=(
+            """
+            CREATE TABLE approvals (
+                approval_id VARCHAR NOT NULL,
+                fingerprint VARCHAR NOT NULL,
+                state VARCHAR NOT NULL,
+                requested_by VARCHAR NOT NULL,
+                requester_roles VARCHAR NOT NULL,
+                action VARCHAR NOT NULL,
+                service_name VARCHAR NOT NULL,
+                function_name VARCHAR NOT NULL,
+                duration_ns BIGINT NOT NULL,
+                capture_values BOOLEAN NOT NULL,
+                mode VARCHAR NOT NULL,
+                agent_id VARCHAR NOT NULL,
+                reason VARCHAR NOT NULL,
+                request VARCHAR NOT NULL,
+                policy_id VARCHAR NOT NULL,
+                policy_reason VARCHAR NOT NULL,
+                requested_at TIMESTAMPTZ NOT NULL,
+                expires_at TIMESTAMPTZ NOT NULL,
+                decided_by VARCHAR NOT NULL,
+                decided_at TIMESTAMPTZ,
+                "comment" VARCHAR NOT NULL,
+                used_at TIMESTAMPTZ)
+            """,
+        ),
+    ),
 )
 
 EVENTS: Sequence[Migration] = (
