@@ -106,6 +106,8 @@ class SyntheticAgent(ebpf_pb2_grpc.DebugServiceServicer):
         refuse: What StartUprobeCollector raises; None to accept.
         attached: Whether new collectors attach an instance at once.
         before_start: What StartUprobeCollector waits for first; None for nothing.
+        start_takes_s: How long StartUprobeCollector takes.
+        most: How many collectors ran at the same time, at most.
         silent: Whether streams and heartbeats say nothing.
         raw: Bytes that the next batch carries instead of events.
         started: The requests for a start that came in.
@@ -123,6 +125,9 @@ class SyntheticAgent(ebpf_pb2_grpc.DebugServiceServicer):
         self.refuse: CoralError | None = None
         self.attached = True
         self.before_start: asyncio.Event | None = None
+        self.start_takes_s = 0.0
+        self.most = 0
+        self._starting: dict[str, asyncio.Task[ebpf_pb2.StartUprobeCollectorResponse]] = {}
         self.silent = False
         self.raw = b""
         self.started: list[ebpf_pb2.StartUprobeCollectorRequest] = []
@@ -160,7 +165,7 @@ class SyntheticAgent(ebpf_pb2_grpc.DebugServiceServicer):
             self._reporting.cancel()
             await asyncio.wait({self._reporting})
             self._reporting = None
-        for task in self._deadlines:
+        for task in (*self._deadlines, *self._starting.values()):
             task.cancel()
         if self._server is not None:
             await self._server.stop(0)
@@ -210,7 +215,9 @@ class SyntheticAgent(ebpf_pb2_grpc.DebugServiceServicer):
         if self.silent:
             return epoch
         running = [one.collector_id for one in self.collectors.values() if not one.ended]
-        beat = registry_pb2.HeartbeatRequest(agent_id=self.agent_id, epoch=epoch, services=services, collectors=running)
+        beat = registry_pb2.HeartbeatRequest(
+            agent_id=self.agent_id, epoch=epoch, services=services, collectors=running, starting=list(self._starting)
+        )
         return 0 if (await client.heartbeat(beat)).register_again else epoch
 
     async def StartUprobeCollector(
@@ -218,8 +225,17 @@ class SyntheticAgent(ebpf_pb2_grpc.DebugServiceServicer):
     ) -> ebpf_pb2.StartUprobeCollectorResponse:
         """Starts a collector, or gives the one that the session has."""
         self.started.append(request)
+        task = self._starting.get(request.session_id)
+        if task is None:
+            # As in a real one, a task of its own: a caller that goes away does not stop it.
+            task = self._starting[request.session_id] = asyncio.create_task(self._start(request))
+            task.add_done_callback(lambda _: self._starting.pop(request.session_id, None))
+        return await asyncio.shield(task)
+
+    async def _start(self, request: ebpf_pb2.StartUprobeCollectorRequest) -> ebpf_pb2.StartUprobeCollectorResponse:
         if self.before_start is not None:
             await self.before_start.wait()
+        await asyncio.sleep(self.start_takes_s)
         if self.refuse is not None:
             raise self.refuse
         known = [one for one in self.collectors.values() if one.request.session_id == request.session_id]
@@ -236,6 +252,7 @@ class SyntheticAgent(ebpf_pb2_grpc.DebugServiceServicer):
                 status="active" if self.attached else "pending",
             )
             self.collectors[collector.collector_id] = collector
+            self.most = max(self.most, sum(not one.ended for one in self.collectors.values()))
             deadline = asyncio.create_task(_expire(collector, duration_ns / 1e9))
             self._deadlines.add(deadline)
             deadline.add_done_callback(self._deadlines.discard)

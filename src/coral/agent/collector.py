@@ -87,6 +87,7 @@ class Collector:
         slot: Its slot there.
         accepted_boot_ns: When it was accepted.
         accepted_wall_ns: Likewise, by the wall clock.
+        actor: Who asked for it.
     """
 
     def __init__(
@@ -101,12 +102,14 @@ class Collector:
         slot: int,
         accepted_boot_ns: int,
         accepted_wall_ns: int,
+        actor: str = "",
     ) -> None:
         self.collector_id = collector_id
         self.session_id = session_id
         self.of_colony = of_colony
         self.agent_id = agent_id
         self.spec = spec
+        self.actor = actor
         self.slot = slot
         self.expires_boot_ns = accepted_boot_ns + spec.duration_ns
         self.expires_at_ns = accepted_wall_ns + spec.duration_ns

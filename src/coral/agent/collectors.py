@@ -44,6 +44,8 @@ _MAX_ENDED = 256
 _TICK_S = 0.5
 _READ_BACK_S = 1.0
 _READ_AGAIN_S = 0.01
+_NAMED = 8
+"""How many holders of a place a refusal names."""
 _NEAR = 60
 """How alike a name must be to be worth proposing, of 100."""
 _ABOUT_TO_EXEC = 0x100 | 0x4000
@@ -109,6 +111,11 @@ class Collectors:
         """Those that have not ended."""
         return [collector for collector in self._by_id.values() if not collector.ended.is_set()]
 
+    @property
+    def starting(self) -> list[str]:
+        """The sessions for which it is attaching at this moment."""
+        return list(self._starting)
+
     async def run(self) -> None:
         """Drains, follows processes and ends collectors, until cancelled; then every probe is gone."""
         loop = asyncio.get_running_loop()
@@ -135,7 +142,7 @@ class Collectors:
         Raises:
             NotFound: No instance of the service, or no such function in any of them.
             InvalidArgument: Several functions answer to the name.
-            FailedPrecondition: Every instance failed, with the reason.
+            FailedPrecondition: Every instance failed, with the reason; or the host is locked down.
             ResourceExhausted: Too many collectors run.
         """
         await self._ready.wait()
@@ -175,10 +182,7 @@ class Collectors:
     async def _start(self, spec: ProbeSpec, session_id: str, actor: str, of_colony: bool) -> Collector:
         accepted_boot_ns, accepted_wall_ns = boot_ns(), wall_ns()
         if len(self.running) + len(self._starting) > self._limit:
-            raise ResourceExhausted(
-                f"Agent {self.agent_id} runs {self._limit} probes, which is its limit.",
-                hint="Stop a session first: coral debug session list --status active.",
-            )
+            raise self._full()
         entries = await self._processes.instances(spec.service_name)
         if not entries:
             raise self._processes.no_service(spec.service_name)
@@ -192,6 +196,7 @@ class Collectors:
             slot=self._engine.acquire_slot(spec.config, spec.filter),
             accepted_boot_ns=accepted_boot_ns,
             accepted_wall_ns=accepted_wall_ns,
+            actor=actor,
         )
         self._by_slot[collector.slot] = collector
         try:
@@ -218,6 +223,21 @@ class Collectors:
             actor=actor,
         )
         return collector
+
+    def _full(self) -> ResourceExhausted:
+        """What to say when no more collectors may run: who has them."""
+        running = sorted(self.running, key=lambda collector: collector.remaining_s)
+        named = "; ".join(
+            f"{one.session_id or one.collector_id} by {one.actor or 'somebody'} ({one.spec.function_name}, "
+            f"ends within {max(0.0, one.remaining_s):.0f} s)"
+            for one in running[:_NAMED]
+        )
+        more = f"; and {len(running) - _NAMED} more" if len(running) > _NAMED else ""
+        return ResourceExhausted(
+            f"Agent {self.agent_id} runs {self._limit} probes, which is its limit: {named or 'others begin now'}{more}.",
+            hint="Try again when one has ended, or stop one with `coral debug session stop ID`.",
+            details={"limit": "max_collectors", "allowed": str(self._limit)},
+        )
 
     async def _live(self, collector: Collector) -> None:
         """Waits for the end of a collector, and ends it."""

@@ -84,6 +84,7 @@ class Registration:
                 epoch=epoch,
                 services=[convert.service_to(service) for service in self._processes.services],
                 collectors=[collector.collector_id for collector in self._collectors.running if collector.of_colony],
+                starting=self._collectors.starting,
             )
             response = await client.heartbeat(request, timeout_s=_CALL_S)
             if response.register_again:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -115,6 +115,7 @@ class LiveSession:
         slowest: Its slowest events, longest first, as ``events.batch.rows`` gives them.
         newcomers: Hosts that may have come to see the service since it began, and are not part of it yet.
         joining: Those of them that are being attached now.
+        asked: The hosts that it is being attached on at first, until all have answered.
         news: Set when there are newcomers.
         ending: Set when somebody asked for the end.
         ended: Set when it has ended and that is written.
@@ -127,6 +128,7 @@ class LiveSession:
     slowest: list[dict[str, Any]] = field(default_factory=list)
     newcomers: set[str] = field(default_factory=set)
     joining: set[str] = field(default_factory=set)
+    asked: frozenset[str] = frozenset()
     news: asyncio.Event = field(default_factory=asyncio.Event)
     ending: Ending | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -144,6 +146,15 @@ class LiveSession:
         """The last collector of each agent: earlier ones ended with an earlier life of it."""
         return list({collector.agent_id: collector for collector in self.collectors.values()}.values())
 
+    def agent_ids(self) -> frozenset[str]:
+        """The hosts on which it may have something attached."""
+        return frozenset((*self.asked, *self.joining, *self.unconfirmed()))
+
+    def unconfirmed(self) -> frozenset[str]:
+        """The hosts that have not said that they have detached: also those that the colony no longer waits for."""
+        current = self.current()
+        return frozenset(one.agent_id for one in current if not one.ended.is_set() or one.progress.status is None)
+
     def remaining_s(self) -> float:
         """Seconds until its deadline."""
         return (self.session.expires_at_ns - time.time_ns()) / 1e9
@@ -155,6 +166,11 @@ class SessionBook:
     def __init__(self, control_db: Database) -> None:
         self._control = control_db
         self._live: dict[str, LiveSession] = {}
+        self._listeners: list[Callable[[LiveSession], None]] = []
+
+    def on_left(self, listener: Callable[[LiveSession], None]) -> None:
+        """Calls ``listener`` with each session that runs no more."""
+        self._listeners.append(listener)
 
     def __len__(self) -> int:
         return len(self._live)
@@ -172,9 +188,7 @@ class SessionBook:
 
     def discard(self, live: LiveSession) -> None:
         """Forgets a session that was refused."""
-        self._live.pop(live.session_id, None)
-        live.ended.set()
-        live.feed.close()
+        self._leave(live)
 
     def collector(self, collector_id: str) -> LiveCollector | None:
         """A collector that runs, whoever's it is."""
@@ -292,9 +306,14 @@ class SessionBook:
             control.update_session(connection, session)
 
         await self._control.write(write)
+        self._leave(live)
+
+    def _leave(self, live: LiveSession) -> None:
         self._live.pop(live.session_id, None)
         live.ended.set()
         live.feed.close()
+        for listener in self._listeners:
+            listener(live)
 
 
 def conclude(collectors: Iterable[LiveCollector]) -> Ending:

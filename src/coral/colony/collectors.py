@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterable
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import structlog
 
 from coral.colony.book import LiveCollector, LiveSession, SessionBook
 from coral.colony.pool import AgentPool
 from coral.colony.progress import Progress
+from coral.colony.slots import Slots
 from coral.model.errors import CoralError, FailedPrecondition, NotFound
 from coral.model.probe import MIN_DURATION_NS
 from coral.model.service import Agent
@@ -27,10 +29,12 @@ STOP_TIMEOUT_S = 5.0
 class Collectors:
     """What the colony asks of its agents."""
 
-    def __init__(self, pool: AgentPool, book: SessionBook) -> None:
+    def __init__(self, pool: AgentPool, book: SessionBook, slots: Slots) -> None:
         self._pool = pool
         self._book = book
-        self._starting: Counter[str] = Counter()
+        self._slots = slots
+        self._starting: dict[str, set[asyncio.Event]] = {}
+        self._reconciling: set[str] = set()
 
     async def start(self, live: LiveSession, agent: Agent) -> tuple[LiveCollector, str]:
         """Starts a collector of a session on an agent, for the time that the session still has.
@@ -85,9 +89,21 @@ class Collectors:
             collector.status = Status.ACTIVE
         return collector, response.error
 
-    def starting(self, agent_ids: Iterable[str]) -> _Starting:
+    @contextmanager
+    def starting(self, agent_ids: Iterable[str]) -> Iterator[None]:
         """A block in which collectors that agents report are not taken for leftovers: an answer is on its way."""
-        return _Starting(self._starting, tuple(agent_ids))
+        done, agents = asyncio.Event(), tuple(agent_ids)
+        for agent_id in agents:
+            self._starting.setdefault(agent_id, set()).add(done)
+        try:
+            yield
+        finally:
+            done.set()
+            for agent_id in agents:
+                under_way = self._starting[agent_id]
+                under_way.discard(done)
+                if not under_way:
+                    del self._starting[agent_id]
 
     async def stop(self, agent: Agent, collector_id: str) -> None:
         """Stops a collector; one that the agent does not know has stopped already.
@@ -105,34 +121,40 @@ class Collectors:
         except NotFound:
             _log.info("collector was gone", agent_id=agent.agent_id, collector_id=collector_id)
 
-    async def reconcile(self, agent: Agent, reported: Iterable[str]) -> None:
+    async def reconcile(self, agent: Agent, reported: Sequence[str], *, starting: Collection[str]) -> None:
         """Stops the collectors that an agent reports and no running session knows: of sessions that ended while it could not
-        be reached, and of starts whose answer got lost.
+        be reached, and of starts whose answer got lost. Then whatever is not known to have ended on it is known to have.
+
+        Args:
+            agent: Which.
+            reported: The ids of the collectors that run on it.
+            starting: The sessions for which it was attaching then.
         """
-        if self._starting[agent.agent_id]:
-            return
+        if agent.agent_id in self._reconciling:
+            return  # the next heartbeat says the same
+        arrived = time.monotonic()
+        self._reconciling.add(agent.agent_id)
+        try:
+            known = all(self._book.collector(collector_id) for collector_id in reported)
+            if known or await self._stop_unknown(agent, reported):
+                self._slots.reported(agent.agent_id, arrived=arrived, starting=starting)
+        finally:
+            self._reconciling.discard(agent.agent_id)
+
+    async def _stop_unknown(self, agent: Agent, reported: Sequence[str]) -> bool:
+        """Stops what no session knows; returns whether nothing of it runs any more."""
+        under_way = list(self._starting.get(agent.agent_id, ()))
+        for done in under_way:  # one of the answers may be about one of these; each has its deadline
+            await done.wait()
         unknown = [collector_id for collector_id in reported if self._book.collector(collector_id) is None]
-        if not unknown:
-            return
+        stopped = True
         stops = [self.stop(agent, collector_id) for collector_id in unknown]
         for collector_id, outcome in zip(unknown, await asyncio.gather(*stops, return_exceptions=True), strict=True):
             if isinstance(outcome, CoralError):
                 _log.warning("leftover not stopped", collector_id=collector_id, error=str(outcome))  # heartbeats repeat it
+                stopped = False
             elif isinstance(outcome, BaseException):
                 raise outcome
             else:
                 _log.info("leftover stopped", agent_id=agent.agent_id, collector_id=collector_id)
-
-
-class _Starting:
-    """Counts starts under way by agent."""
-
-    def __init__(self, counter: Counter[str], agent_ids: tuple[str, ...]) -> None:
-        self._counter = counter
-        self._agent_ids = agent_ids
-
-    def __enter__(self) -> None:
-        self._counter.update(self._agent_ids)
-
-    def __exit__(self, *_: object) -> None:
-        self._counter.subtract(self._agent_ids)
+        return stopped

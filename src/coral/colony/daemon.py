@@ -26,6 +26,7 @@ from coral.colony.registry import Registry
 from coral.colony.servicers.debug import DebugServicer
 from coral.colony.servicers.inspect import InspectServicer
 from coral.colony.servicers.registry import RegistryServicer
+from coral.colony.slots import SlotLimits, Slots
 from coral.colony.store.database import Database
 from coral.colony.store.schema import CONTROL, EVENTS
 from coral.colony.tasks import Tasks
@@ -69,14 +70,16 @@ class Colony:
         self._audit = Audit(self._control)
         self._registry = Registry(self._control, offline_after_s=offline_after_s)
         self._book = SessionBook(self._control)
+        self._slots = Slots(self._book, slot_limits(settings))
         self._ingest = Ingest(self._events, self._book, min_free_bytes=settings.min_free_bytes)
-        self._collectors = Collectors(self._pool, self._book)
+        self._collectors = Collectors(self._pool, self._book, self._slots)
         self._watch = Watch(
             registry=self._registry,
             pool=self._pool,
             book=self._book,
             ingest=self._ingest,
             collectors=self._collectors,
+            slots=self._slots,
             silent_s=offline_after_s,
             grace_s=grace_s,
         )
@@ -100,7 +103,14 @@ class Colony:
             await self._events.open()
             await self._audit.load()
             await self._registry.load()
-            recovered = await recover(control_db=self._control, events_db=self._events, book=self._book, ingest=self._ingest)
+            recovered = await recover(
+                control_db=self._control,
+                events_db=self._events,
+                book=self._book,
+                ingest=self._ingest,
+                slots=self._slots,
+                registry=self._registry,
+            )
             self._serve()
             self.address = await self._server.start(
                 self._settings.listen,
@@ -160,7 +170,7 @@ class Colony:
             book=self._book,
             watch=self._watch,
             audit=self._audit,
-            max_sessions=self._settings.max_sessions,
+            slots=self._slots,
             tasks=self._tasks,
         )
         debug = DebugServicer(
@@ -174,6 +184,7 @@ class Colony:
             registry=self._registry,
             watch=self._watch,
             collectors=self._collectors,
+            slots=self._slots,
             audit=self._audit,
             tasks=self._tasks,
             heartbeat_ms=self._settings.heartbeat_ms,
@@ -186,6 +197,17 @@ class Colony:
         debug_pb2_grpc.add_DebugServiceServicer_to_server(debug, self._server.grpc)
         registry_pb2_grpc.add_RegistryServiceServicer_to_server(registry, self._server.grpc)
         inspect_pb2_grpc.add_InspectServiceServicer_to_server(inspector, self._server.grpc)
+
+
+def slot_limits(settings: ColonySettings) -> SlotLimits:
+    """The limits of concurrent sessions, as they are set."""
+    return SlotLimits(
+        user=settings.max_sessions_per_user,
+        service=settings.max_sessions_per_service,
+        agent=settings.max_sessions_per_agent,
+        colony=settings.max_sessions,
+        wait_s=settings.slot_wait_s,
+    )
 
 
 def check_listen(listen: str) -> None:

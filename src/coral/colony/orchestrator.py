@@ -16,18 +16,19 @@ from coral.colony.collectors import Collectors
 from coral.colony.feed import Feed
 from coral.colony.refusal import refusal
 from coral.colony.registry import Registry
+from coral.colony.slots import Claim, Grant, Slots
 from coral.colony.store import control
 from coral.colony.store.database import Database
 from coral.colony.tasks import Tasks
 from coral.colony.watch import Watch
 from coral.model.errors import (
     CoralError,
+    DeadlineExceeded,
     InvalidArgument,
     NotFound,
-    ResourceExhausted,
     Unavailable,
 )
-from coral.model.principal import Principal
+from coral.model.principal import Kind, Principal
 from coral.model.probe import ProbeSpec
 from coral.model.service import Agent
 from coral.model.session import ReasonCode, Session, Status
@@ -60,7 +61,7 @@ class Orchestrator:
         book: SessionBook,
         watch: Watch,
         audit: Audit,
-        max_sessions: int,
+        slots: Slots,
         tasks: Tasks,
     ) -> None:
         self._control = control_db
@@ -69,7 +70,7 @@ class Orchestrator:
         self._book = book
         self._watch = watch
         self._audit = audit
-        self._max_sessions = max_sessions
+        self._slots = slots
         self._tasks = tasks
 
     async def attach(self, request: debug_pb2.AttachUprobeRequest, who: Principal) -> Attached:
@@ -80,7 +81,6 @@ class Orchestrator:
         Raises:
             CoralError: Refused; there is a row in the audit log and no session.
         """
-        accepted_ns = time.time_ns() // 1000 * 1000
         entry = self._audit.entry(
             who,
             "AttachUprobe",
@@ -91,18 +91,19 @@ class Orchestrator:
         )
         try:
             spec = _checked(request)
-            if len(self._book) >= self._max_sessions:
-                raise ResourceExhausted(
-                    f"{len(self._book):,} sessions run already, the most that this colony allows.",
-                    hint="Stop one with `coral debug session stop ID`, or wait for a deadline.",
+            grant = await self._slots.grant(
+                Claim(
+                    user=who.name,
+                    service_name=spec.service_name,
+                    function_name=spec.function_name,
+                    agent_ids=frozenset(agent.agent_id for agent in self._hosts(request)),
+                    named=who.kind is not Kind.LOCAL,
                 )
-            agents = (
-                [self._registry.online(request.agent_id)] if request.agent_id else self._registry.hosts_of(spec.service_name)
             )
         except CoralError as error:
             await self._audit.refused(entry, error)
             raise
-        attaching = self._tasks.spawn(self._attach(request, spec, agents, accepted_ns, who, entry))
+        attaching = self._tasks.spawn(self._attach(request, spec, grant, who, entry))
         try:
             return await asyncio.shield(attaching)
         except asyncio.CancelledError:
@@ -133,44 +134,57 @@ class Orchestrator:
         self._audit.outcome(entry)
         return warning
 
+    def _hosts(self, request: debug_pb2.AttachUprobeRequest) -> list[Agent]:
+        """The agents to ask."""
+        if request.agent_id:
+            return [self._registry.online(request.agent_id)]
+        return self._registry.hosts_of(request.service_name)
+
     async def _attach(
         self,
         request: debug_pb2.AttachUprobeRequest,
         spec: ProbeSpec,
-        agents: list[Agent],
-        accepted_ns: int,
+        grant: Grant,
         who: Principal,
         entry: Entry,
     ) -> Attached:
-        live = LiveSession(
-            session=Session(
-                session_id=str(ULID()),
-                service_name=spec.service_name,
-                function_name=spec.function_name,
-                agent_id=agents[0].agent_id if len(agents) == 1 else "",
-                started_at_ns=accepted_ns,
-                expires_at_ns=accepted_ns + spec.duration_ns,
-                status=Status.PENDING,
-                requested_by=who.name,
-            ),
-            request=request.SerializeToString(),
-            feed=Feed(),
-        )
-        entry = replace(entry, session_id=live.session_id)
+        with grant:
+            accepted_ns = time.time_ns() // 1000 * 1000
+            agents = [self._registry.agent(agent_id) for agent_id in sorted(grant.claim.agent_ids)]
+            live = LiveSession(
+                session=Session(
+                    session_id=str(ULID()),
+                    service_name=spec.service_name,
+                    function_name=spec.function_name,
+                    agent_id=agents[0].agent_id if len(agents) == 1 else "",
+                    started_at_ns=accepted_ns,
+                    expires_at_ns=accepted_ns + spec.duration_ns,
+                    status=Status.PENDING,
+                    requested_by=who.name,
+                ),
+                request=request.SerializeToString(),
+                feed=Feed(),
+                asked=grant.claim.agent_ids,
+            )
+            entry = replace(entry, session_id=live.session_id)
 
-        def begin(connection: duckdb.DuckDBPyConnection) -> None:
-            put_entries(connection, [entry])
-            control.insert_session(connection, live.session, live.request)
+            def begin(connection: duckdb.DuckDBPyConnection) -> None:
+                put_entries(connection, [entry])
+                control.insert_session(connection, live.session, live.request)
 
-        await self._control.write(begin)
-        self._book.add(live)
+            await self._control.write(begin)
+            self._book.add(live)
         try:
             with self._collectors.starting([agent.agent_id for agent in agents]):
                 attached, failures, warnings = await self._start_all(live, agents)
+                # One that did not answer may have attached all the same.
+                unanswered = (Unavailable, DeadlineExceeded)
+                self._slots.doubt(live.session, [one for one, error in failures.items() if isinstance(error, unanswered)])
                 if not attached:
                     raise refusal(self._registry, spec.service_name, failures)
                 for collector in attached:
                     live.collectors[collector.collector_id] = collector
+                live.asked = frozenset()
         except CoralError as error:
             self._audit.outcome(entry, error)
             await self._forget(live)
@@ -235,6 +249,7 @@ class Orchestrator:
             await self._stop_all(live)
 
     async def _forget(self, live: LiveSession) -> None:
+        live.asked = frozenset()
         self._book.discard(live)
         try:
             await self._control.write(lambda connection: control.delete_sessions(connection, [live.session_id]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -12,7 +13,9 @@ from coral.colony.book import Ending, LiveCollector, LiveSession, SessionBook
 from coral.colony.feed import Feed
 from coral.colony.ingest import Ingest
 from coral.colony.progress import Progress
+from coral.colony.registry import Registry
 from coral.colony.results import SLOWEST
+from coral.colony.slots import Slots
 from coral.colony.store import control
 from coral.colony.store.control import Kept
 from coral.colony.store.database import Database
@@ -23,8 +26,10 @@ from coral.model.session import ReasonCode, Status
 _INTERRUPTED = "The colony stopped while it attached; what agents had attached is detached when they report it."
 
 
-async def recover(*, control_db: Database, events_db: Database, book: SessionBook, ingest: Ingest) -> list[LiveSession]:
-    """Puts the sessions that had not ended back into the book.
+async def recover(
+    *, control_db: Database, events_db: Database, book: SessionBook, ingest: Ingest, slots: Slots, registry: Registry
+) -> list[LiveSession]:
+    """Puts the sessions that had not ended back into the book, and notes which others may still be attached somewhere.
 
     Returns:
         Them, to be followed; of a session whose collectors have all ended only the end is missing.
@@ -51,7 +56,13 @@ async def recover(*, control_db: Database, events_db: Database, book: SessionBoo
                 book.end_collector(collector, collector.progress.status, collector.progress.reason_code)
         if not live.collectors:
             live.ending = Ending(status=Status.FAILED, reason_code=ReasonCode.NONE, reason=_INTERRUPTED)
+            slots.doubt(live.session, registry.may_host(live.session.service_name))
         recovered.append(live)
+    for session in await control_db.read(lambda cursor: control.ended_early(cursor, time.time_ns())):
+        lost = {one.agent_id for one in session.collectors if one.status in (Status.LOST, Status.FAILED)}
+        if not session.collectors:  # it was interrupted by an earlier stop
+            lost = set(registry.may_host(session.service_name))
+        slots.doubt(session, lost)
     return recovered
 
 

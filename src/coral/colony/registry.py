@@ -162,6 +162,13 @@ class Registry:
         hosts = [entry for entry in online if any(_live(service, service_name) for service in entry.services)]
         return [self._view(entry) for entry in hosts or online]
 
+    def may_host(self, service_name: str) -> list[str]:
+        """The agents that saw a service when they were last heard of; all agents if none did."""
+        hosts = [
+            agent_id for agent_id, entry in self._entries.items() if any(_live(one, service_name) for one in entry.services)
+        ]
+        return hosts or list(self._entries)
+
     def sees(self, agent_id: str, service_name: str) -> bool:
         """Whether an agent is online and sees a live instance of a service."""
         entry = self._entries.get(agent_id)

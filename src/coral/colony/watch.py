@@ -21,6 +21,7 @@ from coral.colony.ingest import Ingest
 from coral.colony.pool import AgentPool, Backoff
 from coral.colony.progress import receive
 from coral.colony.registry import Registry
+from coral.colony.slots import Slots
 from coral.model.errors import CoralError, NotFound, Unavailable
 from coral.model.service import Agent
 from coral.model.session import ReasonCode, Status
@@ -45,6 +46,7 @@ class Watch:
         book: SessionBook,
         ingest: Ingest,
         collectors: Collectors,
+        slots: Slots,
         silent_s: float,
         grace_s: float = GRACE_S,
     ) -> None:
@@ -54,6 +56,7 @@ class Watch:
         self._book = book
         self._ingest = ingest
         self._collectors = collectors
+        self._slots = slots
         self._silent_s = silent_s
         self._grace_s = grace_s
         self._began_ns = time.time_ns()
@@ -105,6 +108,9 @@ class Watch:
         live.newcomers.discard(agent_id)
         known = any(collector.agent_id == agent_id for collector in live.current())
         if known or live.remaining_s() <= _WORTHWHILE_S or live.ending is not None:
+            return
+        if not self._slots.allows(live, agent_id):
+            _log.info("host not taken in", agent_id=agent_id, session_id=live.session_id, error="it has no free slot")
             return
         live.joining.add(agent_id)
         try:

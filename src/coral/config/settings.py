@@ -85,7 +85,16 @@ class ColonySettings(_Settings):
         offline_after_ms: An agent that was silent for so long is offline.
         session_retention_s: For how long ended sessions and their events are kept.
         min_free_bytes: Below so much free space events are dropped, and counted.
-        max_sessions: How many sessions may run at once.
+        max_sessions: How many sessions may run at once, in all.
+        max_sessions_per_user: Of one user.
+        max_sessions_per_service: Of one service.
+        max_sessions_per_agent: On one agent.
+        slot_wait_s: How long an attach over one of these limits waits for a session to end; 0 refuses it at once.
+        max_calls_per_user: How many calls, streams among them, one user may have under way.
+        calls_per_s: How many calls a second one user may make, for long.
+        calls_burst: How many at once, before that counts.
+        refusals_per_s: How many calls a second without a valid credential are answered to one address, for long.
+        max_connections: How many connections each port takes.
         oidc: The identity provider whose tokens count beside the colony's own; none if not given.
     """
 
@@ -102,6 +111,15 @@ class ColonySettings(_Settings):
     session_retention_s: Count = 604_800
     min_free_bytes: Annotated[int, Field(ge=0)] = 256 * _MIB
     max_sessions: Count = 1000
+    max_sessions_per_user: Count = 10
+    max_sessions_per_service: Count = 20
+    max_sessions_per_agent: Count = 64
+    slot_wait_s: Annotated[float, Field(ge=0, le=60)] = 5.0
+    max_calls_per_user: Count = 64
+    calls_per_s: Count = 100
+    calls_burst: Count = 400
+    refusals_per_s: Count = 5
+    max_connections: Count = 4096
     oidc: IdentityProvider | None = None
 
 

@@ -226,6 +226,7 @@ def test_refused_attach(tmp_path: Path, raised: list[Exception], expected: type[
                 client, "SELECT decision, outcome, reason, service_name FROM audit_log WHERE action = 'AttachUprobe'"
             )
             assert rows == [
+                {"decision": "allow", "outcome": "started", "reason": "slow checkout", "service_name": "checkout"},
                 {"decision": "error", "outcome": expected.code, "reason": "slow checkout", "service_name": "checkout"}  # type: ignore[attr-defined]
             ]
 
@@ -345,18 +346,19 @@ def test_max_events_ends_it_as_detached(tmp_path: Path) -> None:
 
 
 def test_limit_of_sessions(tmp_path: Path) -> None:
-    """Above the limit an attach is RESOURCE_EXHAUSTED; an ended session makes room."""
+    """Above the limit an attach is RESOURCE_EXHAUSTED and says who holds the slot; an ended session makes room."""
 
     async def run() -> None:
         async with (
             SyntheticAgent() as agent,
-            running_colony(tmp_path, max_sessions=1) as colony,
-            ColonyClient(colony) as client,
+            running_colony(tmp_path, max_sessions=1, slot_wait_s=0.1) as colony,
+            ColonyClient(colony, caller="ann@desk") as client,
         ):
             await agent.report_to(colony)
             session_id = (await client.attach(attach_request())).session_id
-            with pytest.raises(ResourceExhausted):
+            with pytest.raises(ResourceExhausted) as refused:
                 await client.attach(attach_request())
+            assert f"{session_id} by ann@desk (main.Pay, ends within " in refused.value.message
             await client.detach(session_id)
             assert (await client.attach(attach_request())).success
 
@@ -447,7 +449,7 @@ def test_reading_an_ended_session_is_logged_with_its_names(tmp_path: Path) -> No
             rows = await table(
                 client,
                 "SELECT action, service_name, function_name, session_id, outcome FROM audit_log "
-                "WHERE action NOT IN ('QueryDatabase', 'RegisterAgent') ORDER BY sequence",
+                "WHERE action NOT IN ('QueryDatabase', 'RegisterAgent') AND outcome <> 'started' ORDER BY sequence",
             )
         on = {"service_name": "checkout", "function_name": "main.Pay", "session_id": session_id, "outcome": "ok"}
         assert rows == [

@@ -47,6 +47,15 @@ def test_defaults_of_the_colony() -> None:
         "session_retention_s": 604_800,
         "min_free_bytes": 268_435_456,
         "max_sessions": 1000,
+        "max_sessions_per_user": 10,
+        "max_sessions_per_service": 20,
+        "max_sessions_per_agent": 64,
+        "slot_wait_s": 5.0,
+        "max_calls_per_user": 64,
+        "calls_per_s": 100,
+        "calls_burst": 400,
+        "refusals_per_s": 5,
+        "max_connections": 4096,
         "oidc": None,
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 from coral.colony.audit import Audit
 from coral.colony.collectors import Collectors
 from coral.colony.registry import Registry
+from coral.colony.slots import Slots
 from coral.colony.tasks import Tasks
 from coral.colony.watch import Watch
 from coral.model.errors import InvalidArgument
@@ -32,6 +33,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         registry: Registry,
         watch: Watch,
         collectors: Collectors,
+        slots: Slots,
         audit: Audit,
         tasks: Tasks,
         heartbeat_ms: int,
@@ -39,6 +41,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         self._registry = registry
         self._watch = watch
         self._collectors = collectors
+        self._slots = slots
         self._audit = audit
         self._tasks = tasks
         self._heartbeat_ms = heartbeat_ms
@@ -58,9 +61,10 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
     async def Heartbeat(self, request: registry_pb2.HeartbeatRequest, context: Any) -> registry_pb2.HeartbeatResponse:
         """Notes that an agent lives; what it runs without anybody's wish is stopped."""
         known = self._registry.heartbeat(request.agent_id, request.epoch, _services(request.services, request.agent_id))
-        if known and request.collectors:
-            reported = list(request.collectors[:_MAX_ITEMS])
-            self._tasks.spawn(self._collectors.reconcile(self._registry.agent(request.agent_id), reported))
+        if known and (request.collectors or self._slots.doubts(request.agent_id)):
+            agent = self._registry.agent(request.agent_id)
+            reported, starting = list(request.collectors[:_MAX_ITEMS]), frozenset(request.starting[:_MAX_ITEMS])
+            self._tasks.spawn(self._collectors.reconcile(agent, reported, starting=starting))
         return registry_pb2.HeartbeatResponse(register_again=not known)
 
     async def ListAgents(self, request: registry_pb2.ListAgentsRequest, context: Any) -> registry_pb2.ListAgentsResponse:

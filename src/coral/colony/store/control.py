@@ -208,6 +208,21 @@ def unended(connection: duckdb.DuckDBPyConnection) -> list[Kept]:
     return kept
 
 
+def ended_early(connection: duckdb.DuckDBPyConnection, now_ns: int) -> list[Session]:
+    """The sessions that are over although their time is not, with their collectors."""
+    found = connection.execute(
+        f"""
+        SELECT {_SESSION_COLUMNS} FROM debug_sessions
+        WHERE expires_at > make_timestamptz(?::BIGINT) AND status NOT IN ('pending', 'active') ORDER BY session_id
+        """,
+        [now_ns // 1000],
+    ).fetchall()
+    collectors = _collectors(connection, [row[0] for row in found])
+    return [
+        replace(_session(row), collectors=tuple(collector for collector, _ in collectors.get(row[0], ()))) for row in found
+    ]
+
+
 def ended_before(connection: duckdb.DuckDBPyConnection, when_ns: int, *, limit: int) -> list[str]:
     """The ids of the sessions that ended before ``when_ns``, oldest first."""
     found = connection.execute(
