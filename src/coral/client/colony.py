@@ -56,6 +56,7 @@ class ColonyClient:
         self._metadata: tuple[tuple[str, str], ...] = ((ACTOR_KEY, actor() if caller is None else caller),)
         if endpoint.token:
             self._metadata += ((AUTHORIZATION_KEY, f"Bearer {endpoint.token}"),)
+        self._secure = endpoint.ca_pem is not None
         self._channel = connect(endpoint)
         self._debug = debug_pb2_grpc.DebugServiceStub(self._channel)
         self._registry = registry_pb2_grpc.RegistryServiceStub(self._channel)
@@ -77,13 +78,13 @@ class ColonyClient:
         self, request: debug_pb2.AttachUprobeRequest, *, timeout_s: float = ATTACH_TIMEOUT_S
     ) -> debug_pb2.AttachUprobeResponse:
         """Starts a session; returns when it is active."""
-        response: debug_pb2.AttachUprobeResponse = await self._call(self._debug.AttachUprobe, request, timeout_s)
+        response: debug_pb2.AttachUprobeResponse = await self.call(self._debug.AttachUprobe, request, timeout_s)
         return response
 
     async def detach(self, session_id: str, *, timeout_s: float = CALL_TIMEOUT_S) -> debug_pb2.DetachUprobeResponse:
         """Ends a session; one that has ended stays as it is."""
         request = debug_pb2.DetachUprobeRequest(session_id=session_id)
-        response: debug_pb2.DetachUprobeResponse = await self._call(self._debug.DetachUprobe, request, timeout_s)
+        response: debug_pb2.DetachUprobeResponse = await self.call(self._debug.DetachUprobe, request, timeout_s)
         return response
 
     async def session(self, session_id: str, *, timeout_s: float = CALL_TIMEOUT_S) -> debug_pb2.DebugSession:
@@ -93,7 +94,7 @@ class ColonyClient:
             NotFound: There is no such session.
         """
         request = debug_pb2.ListDebugSessionsRequest(session_id=session_id)
-        response = await self._call(self._debug.ListDebugSessions, request, timeout_s)
+        response = await self.call(self._debug.ListDebugSessions, request, timeout_s)
         for session in response.sessions:
             if session.session_id == session_id:
                 found: debug_pb2.DebugSession = session
@@ -107,7 +108,7 @@ class ColonyClient:
             request = debug_pb2.ListDebugSessionsRequest(
                 service_name=service_name, status=status, page_size=_PAGE, page_token=token
             )
-            page = await self._call(self._debug.ListDebugSessions, request, CALL_TIMEOUT_S)
+            page = await self.call(self._debug.ListDebugSessions, request, CALL_TIMEOUT_S)
             for session in page.sessions:
                 yield session
             token = page.next_page_token
@@ -125,12 +126,12 @@ class ColonyClient:
             timeout_s: For how long to wait.
         """
         request = debug_pb2.GetDebugResultsRequest(session_id=session_id, format=form)
-        response: debug_pb2.GetDebugResultsResponse = await self._call(self._debug.GetDebugResults, request, timeout_s)
+        response: debug_pb2.GetDebugResultsResponse = await self.call(self._debug.GetDebugResults, request, timeout_s)
         return response
 
     async def query_events(self, request: debug_pb2.QueryUprobeEventsRequest) -> debug_pb2.QueryUprobeEventsResponse:
         """One page of stored events."""
-        response: debug_pb2.QueryUprobeEventsResponse = await self._call(
+        response: debug_pb2.QueryUprobeEventsResponse = await self.call(
             self._debug.QueryUprobeEvents, request, QUERY_TIMEOUT_S
         )
         return response
@@ -157,33 +158,33 @@ class ColonyClient:
 
     async def agents(self) -> list[registry_pb2.Agent]:
         """Every agent that the colony knows."""
-        response = await self._call(self._registry.ListAgents, registry_pb2.ListAgentsRequest(), CALL_TIMEOUT_S)
+        response = await self.call(self._registry.ListAgents, registry_pb2.ListAgentsRequest(), CALL_TIMEOUT_S)
         return list(response.agents)
 
     async def services(self, name: str = "") -> list[registry_pb2.ServiceInfo]:
         """Services, one entry per service and agent; of one name if given."""
         request = registry_pb2.ListServicesRequest(name=name)
-        response = await self._call(self._registry.ListServices, request, CALL_TIMEOUT_S)
+        response = await self.call(self._registry.ListServices, request, CALL_TIMEOUT_S)
         return list(response.services)
 
     async def register(
         self, request: registry_pb2.RegisterAgentRequest, *, timeout_s: float = CALL_TIMEOUT_S
     ) -> registry_pb2.RegisterAgentResponse:
         """An agent makes itself known."""
-        response: registry_pb2.RegisterAgentResponse = await self._call(self._registry.RegisterAgent, request, timeout_s)
+        response: registry_pb2.RegisterAgentResponse = await self.call(self._registry.RegisterAgent, request, timeout_s)
         return response
 
     async def heartbeat(
         self, request: registry_pb2.HeartbeatRequest, *, timeout_s: float = CALL_TIMEOUT_S
     ) -> registry_pb2.HeartbeatResponse:
         """An agent says that it is alive, and what runs on its host."""
-        response: registry_pb2.HeartbeatResponse = await self._call(self._registry.Heartbeat, request, timeout_s)
+        response: registry_pb2.HeartbeatResponse = await self.call(self._registry.Heartbeat, request, timeout_s)
         return response
 
     async def query_database(self, sql: str) -> tuple[pa.Table, bool]:
         """The result of one read-only SQL statement, and whether it had more rows than are returned."""
         request = inspect_pb2.QueryDatabaseRequest(sql=sql)
-        response = await self._call(self._inspect.QueryDatabase, request, QUERY_TIMEOUT_S)
+        response = await self.call(self._inspect.QueryDatabase, request, QUERY_TIMEOUT_S)
         try:
             import pyarrow as pa  # a third of a second that only this call needs
 
@@ -196,7 +197,7 @@ class ColonyClient:
         self, request: inspect_pb2.ListFunctionsRequest, *, timeout_s: float = QUERY_TIMEOUT_S
     ) -> inspect_pb2.ListFunctionsResponse:
         """A page of the functions of a service."""
-        response: inspect_pb2.ListFunctionsResponse = await self._call(self._inspect.ListFunctions, request, timeout_s)
+        response: inspect_pb2.ListFunctionsResponse = await self.call(self._inspect.ListFunctions, request, timeout_s)
         return response
 
     async def explain(
@@ -204,10 +205,25 @@ class ColonyClient:
     ) -> inspect_pb2.ExplainFunctionResponse:
         """What an attach to a function of a service would do."""
         request = inspect_pb2.ExplainFunctionRequest(service_name=service_name, function_name=function_name)
-        response: inspect_pb2.ExplainFunctionResponse = await self._call(self._inspect.ExplainFunction, request, timeout_s)
+        response: inspect_pb2.ExplainFunctionResponse = await self.call(self._inspect.ExplainFunction, request, timeout_s)
         return response
 
-    async def _call(self, method: Callable[..., Awaitable[Any]], request: Any, timeout_s: float) -> Any:
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The connection, for stubs of further services; their calls go through ``call``."""
+        return self._channel
+
+    async def call(self, method: Callable[..., Awaitable[Any]], request: Any, timeout_s: float = CALL_TIMEOUT_S) -> Any:
+        """Makes a unary call with the credentials and metadata of this client.
+
+        Args:
+            method: Of a stub on ``channel``.
+            request: What to ask.
+            timeout_s: For how long to wait.
+
+        Raises:
+            CoralError: As of every method.
+        """
         try:
             return await method(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
@@ -219,7 +235,8 @@ class ColonyClient:
             cause = mapped.message.rsplit(": ", 1)[-1].replace(
                 "]", ""
             )  # grpc puts what it tried before it: addresses, "last error"
-            return Unavailable(
-                f"{self._peer} cannot be reached: {cause}", hint="Start one with `coral dev`, or give --colony HOST:PORT."
-            )
+            hint = "Is it running, and is --ca the colony's own?"
+            if not self._secure:
+                hint = "Start one with `coral dev`, or give --colony HOST:PORT, and --ca FILE for one that has TLS."
+            return Unavailable(f"{self._peer} cannot be reached: {cause}", hint=hint)
         return mapped
