@@ -17,6 +17,7 @@ from coral.agent.attach import Attacher, attached_sites
 from coral.agent.clock import boot_ns, wall_ns
 from coral.agent.collector import Collector
 from coral.agent.guards import Guards
+from coral.agent.lockdown import Switch
 from coral.agent.open_calls import proven_gone
 from coral.agent.processes import Processes
 from coral.agent.pump import Pump
@@ -65,6 +66,7 @@ class Collectors:
         processes: Those of the host.
         window_bytes: For the events of all collectors together.
         limit: How many may run at once.
+        switch: Whether anything may be attached at all.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Collectors:
         processes: Processes,
         window_bytes: int,
         limit: int,
+        switch: Switch | None = None,
     ) -> None:
         self.agent_id = agent_id
         self._engine = engine
@@ -83,6 +86,7 @@ class Collectors:
         self._processes = processes
         self._window_events = window_bytes // EVENT.itemsize
         self._limit = limit
+        self._switch = switch
         self._by_id: dict[str, Collector] = {}
         self._by_slot: dict[int, Collector] = {}
         self._starting: dict[str, asyncio.Task[Collector | CoralError]] = {}
@@ -161,6 +165,13 @@ class Collectors:
             raise outcome
         return outcome
 
+    async def lock_down(self) -> None:
+        """Ends all collectors, since the host was locked down; returns once they have."""
+        running = self.running
+        for collector in running:
+            collector.request_stop(ReasonCode.LOCKDOWN)
+        await asyncio.gather(*(collector.ended.wait() for collector in running))
+
     async def stop(self, collector_id: str) -> Collector:
         """Ends a collector as ``detached``; one that has ended stays as it is.
 
@@ -181,6 +192,7 @@ class Collectors:
 
     async def _start(self, spec: ProbeSpec, session_id: str, actor: str, of_colony: bool) -> Collector:
         accepted_boot_ns, accepted_wall_ns = boot_ns(), wall_ns()
+        self._check_lockdown()
         if len(self.running) + len(self._starting) > self._limit:
             raise self._full()
         entries = await self._processes.instances(spec.service_name)
@@ -204,6 +216,7 @@ class Collectors:
             # Processes that were forked or started while it attached, before their parent was a member.
             errors += await self._attacher.join(collector, await self._processes.instances(spec.service_name))
             waits = bool(errors) and all(isinstance(error, LibraryNotLoaded) for error in errors)
+            self._check_lockdown()  # one that began meanwhile does not know of this collector
             if not _attached(collector) and not waits:
                 raise _most_telling(errors)
         except BaseException:
@@ -238,6 +251,10 @@ class Collectors:
             hint="Try again when one has ended, or stop one with `coral debug session stop ID`.",
             details={"limit": "max_collectors", "allowed": str(self._limit)},
         )
+
+    def _check_lockdown(self) -> None:
+        if self._switch is not None:
+            self._switch.check(self.agent_id)
 
     async def _live(self, collector: Collector) -> None:
         """Waits for the end of a collector, and ends it."""
@@ -426,6 +443,7 @@ _SENTENCES = {
     ReasonCode.DEADLINE: "its time was up",
     ReasonCode.USER: "it was stopped",
     ReasonCode.MAX_EVENTS: "max_events was reached",
+    ReasonCode.LOCKDOWN: "the host was locked down (coral agent lockdown)",
 }
 
 

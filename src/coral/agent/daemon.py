@@ -18,6 +18,7 @@ from coral.agent.collectors import Collectors
 from coral.agent.debug_files import DebugFiles
 from coral.agent.images import ServiceImages
 from coral.agent.inspect_servicer import InspectServicer
+from coral.agent.lockdown import LockdownFiles, Switch
 from coral.agent.policy import LocalPolicy
 from coral.agent.processes import Processes
 from coral.agent.registration import Registration
@@ -56,6 +57,7 @@ async def run(settings: AgentSettings, *, ready_fd: int | None) -> None:
         table=ProcessTable(rules=rules),
         stop=stop_event(),
         on_ready=lambda facts: announce_ready(facts, ready_fd),
+        lockdown=LockdownFiles(settings.state_dir),
     )
 
 
@@ -65,6 +67,7 @@ async def serve(
     table: ProcessTable,
     stop: asyncio.Event,
     on_ready: Callable[[Mapping[str, object]], None],
+    lockdown: LockdownFiles | None = None,
 ) -> None:
     """Runs an agent until ``stop`` is set. When it returns, no probe is left in any process.
 
@@ -73,6 +76,7 @@ async def serve(
         table: The processes that it is for.
         stop: Set by whoever wants it to end.
         on_ready: Called with what it is and where it serves, once it does.
+        lockdown: Where the kill switch of the host is looked for; None when it has none.
 
     Raises:
         FailedPrecondition: This host cannot run it, the address is not loopback, or the port is taken.
@@ -89,6 +93,9 @@ async def serve(
             processes = Processes(table, agent_id)
             debug_files = DebugFiles(settings.debug_folders)
             policy = LocalPolicy.of(settings)
+            switch = Switch(lockdown, engine) if lockdown is not None else None
+            if switch is not None:
+                await asyncio.to_thread(switch.look)
             collectors = Collectors(
                 agent_id=agent_id,
                 engine=engine,
@@ -96,6 +103,7 @@ async def serve(
                 processes=processes,
                 window_bytes=settings.window_bytes,
                 limit=settings.max_collectors,
+                switch=switch,
             )
             server = Server()
             ebpf_pb2_grpc.add_DebugServiceServicer_to_server(DebugServicer(collectors, policy), server.grpc)
@@ -109,11 +117,13 @@ async def serve(
                 methods=engine.methods,
                 processes=processes,
                 collectors=collectors,
+                switch=switch,
             )
             _log.info("agent is ready", agent=agent_id, address=address, colony=settings.colony, pid=os.getpid())
             on_ready({"ready": True, "agent": address, "agent_id": agent_id, "pid": os.getpid()})
             try:
-                await _until(stop, collectors.run(), processes.run(), registration.run())
+                watching = [switch.run(collectors.lock_down, processes.services_changed.set)] if switch is not None else []
+                await _until(stop, collectors.run(), processes.run(), registration.run(), *watching)
             finally:
                 await server.stop(_STOP_S)
         finally:

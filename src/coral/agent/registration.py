@@ -11,6 +11,7 @@ from importlib import metadata
 import structlog
 
 from coral.agent.collectors import Collectors
+from coral.agent.lockdown import Switch
 from coral.agent.processes import Processes
 from coral.client.colony import ColonyClient
 from coral.model.errors import CoralError, DeadlineExceeded, Unavailable
@@ -35,6 +36,7 @@ class Registration:
         methods: Ways of attaching that this host offers.
         processes: What runs here.
         collectors: What is probed here.
+        switch: Whether anything may be.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Registration:
         methods: tuple[str, ...],
         processes: Processes,
         collectors: Collectors,
+        switch: Switch | None = None,
     ) -> None:
         self._colony = colony
         self._address = address
@@ -53,6 +56,7 @@ class Registration:
         self._methods = methods
         self._processes = processes
         self._collectors = collectors
+        self._switch = switch
 
     async def run(self) -> None:
         """Keeps the agent registered until cancelled. A colony that is away is waited for; probes do not depend on it."""
@@ -84,6 +88,7 @@ class Registration:
                 epoch=epoch,
                 services=[convert.service_to(service) for service in self._processes.services],
                 collectors=[collector.collector_id for collector in self._collectors.running if collector.of_colony],
+                lockdown=self._lockdown,
                 starting=self._collectors.starting,
             )
             response = await client.heartbeat(request, timeout_s=_CALL_S)
@@ -101,4 +106,9 @@ class Registration:
             services=[convert.service_to(service) for service in self._processes.services],
             kernel=os.uname().release,
             methods=self._methods,
+            lockdown=self._lockdown,
         )
+
+    @property
+    def _lockdown(self) -> str:
+        return self._switch.text if self._switch is not None else ""

@@ -124,6 +124,7 @@ def agent_document(agent: registry_pb2.Agent) -> Document:
         "last_seen_at": _time(agent, "last_seen_at"),
         "kernel": agent.kernel,
         "methods": list(agent.methods),
+        "lockdown": agent.lockdown or None,
     }
 
 

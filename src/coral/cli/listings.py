@@ -49,7 +49,7 @@ async def show_agents(options: Globals) -> None:
             (
                 agent.agent_id,
                 agent.address,
-                agent.status,
+                f"{agent.status}, locked down" if agent.lockdown else agent.status,
                 agent.version,
                 local_moment(timestamp_ns(agent.last_seen_at), now_ns=time.time_ns()),
                 agent.kernel,

@@ -29,6 +29,7 @@ _REASONS = {
     (Status.DETACHED, ReasonCode.USER): "It was detached on request.",
     (Status.DETACHED, ReasonCode.MAX_EVENTS): "It reported as many events as were asked for.",
     (Status.DETACHED, ReasonCode.OVER_BUDGET): "It cost more than its budget.",
+    (Status.DETACHED, ReasonCode.LOCKDOWN): "Its host was locked down (coral agent lockdown).",
 }
 
 

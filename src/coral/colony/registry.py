@@ -74,7 +74,7 @@ class Registry:
         self._tell(agent.agent_id)
         return epoch, known.agent.boot_id if known else ""
 
-    def heartbeat(self, agent_id: str, epoch: int, services: Sequence[Service]) -> bool:
+    def heartbeat(self, agent_id: str, epoch: int, services: Sequence[Service], *, lockdown: str = "") -> bool:
         """Notes that an agent lives, and what it sees now.
 
         Returns:
@@ -85,7 +85,7 @@ class Registry:
             return False
         entry.heard_at = self._monotonic()
         now_ns = time.time_ns()
-        entry.agent = replace(entry.agent, last_seen_at_ns=now_ns)
+        entry.agent = replace(entry.agent, last_seen_at_ns=now_ns, lockdown=lockdown)
         self._unwritten[agent_id] = now_ns
         seen = tuple(services)
         if seen != entry.services:

@@ -6,8 +6,10 @@ import os
 import select
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
@@ -40,19 +42,29 @@ Array = npt.NDArray[np.void]
 CONTROL_RING_BYTES = 1 << 20
 _BURST_NS = 100_000_000  # a rate limit may be used up to this much ahead
 _SECOND_NS = 1_000_000_000
+_DETACHING_THREADS = 32
 
 
-@dataclass(frozen=True, slots=True)
 class Attachment:
-    """What one plan holds in the kernel: links for its exits and for its entries."""
+    """What one plan holds in the kernel: links for its exits and for its entries.
 
-    exit_fds: tuple[int, ...]
-    entry_fds: tuple[int, ...]
+    Args:
+        exit_fds: Of the exits.
+        entry_fds: Of the entries.
+    """
+
+    def __init__(self, exit_fds: tuple[int, ...], entry_fds: tuple[int, ...]) -> None:
+        self._fds = [*entry_fds, *exit_fds]
+        self._lock = threading.Lock()
 
     def detach(self) -> None:
-        """Entries first, so that every call that was counted can still be seen to return. Blocks up to a few 100 ms."""
-        for fd in (*self.entry_fds, *self.exit_fds):
-            os.close(fd)
+        """Entries first, so that every call that was counted can still be seen to return. Blocks up to a few 100 ms.
+
+        Any thread may do it, and several: when it returns, nothing is attached.
+        """
+        with self._lock:
+            while self._fds:
+                os.close(self._fds.pop(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +109,8 @@ class Engine:
         self._used: set[int] = set()
         self._leaving: set[int] = set()
         self._next_instance = 1
+        self._attached: WeakSet[Attachment] = WeakSet()
+        self._forbidden = ""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -190,9 +204,44 @@ class Engine:
             group: Which of the collector's images this is; see ``add_member``.
 
         Raises:
-            FailedPrecondition: The kernel refuses an instruction.
+            FailedPrecondition: The kernel refuses an instruction, or attaching is forbidden.
             OSError: Anything else.
         """
+        attachment = self._attach(slot, path, plan, first_site=first_site, mode=mode, pid=pid, group=group)
+        with self._lock:
+            self._attached.add(attachment)
+            forbidden = self._forbidden
+        if forbidden:
+            attachment.detach()
+            raise FailedPrecondition(forbidden)
+        return attachment
+
+    def forbid(self, reason: str) -> None:
+        """Has every attach fail from now on, also those under way.
+
+        Args:
+            reason: As a sentence, for who is refused; empty to allow attaching again.
+        """
+        with self._lock:
+            self._forbidden = reason
+
+    def detach_all(self) -> int:
+        """Detaches whatever is attached, whoever else holds it; returns how much that was. Blocking.
+
+        All at once: a detach waits for a grace period of the kernel, which they share when they wait together.
+        """
+        with self._lock:
+            attached = list(self._attached)
+        if attached:
+            with ThreadPoolExecutor(min(_DETACHING_THREADS, len(attached))) as pool:
+                list(pool.map(Attachment.detach, attached))
+        return len(attached)
+
+    def _attach(
+        self, slot: int, path: str, plan: FunctionPlan, *, first_site: int, mode: Mode, pid: int, group: int
+    ) -> Attachment:
+        if self._forbidden:
+            raise FailedPrecondition(self._forbidden)
         exit_fds: tuple[int, ...] = ()
         if mode is Mode.EVENTS and plan.exits:
             exit_fds = (self._link("on_exit", slot, path, plan, plan.exits, first_site, pid, mode, group),)

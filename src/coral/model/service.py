@@ -43,6 +43,7 @@ class Agent:
         methods: Ways of attaching that the host offers.
         last_seen_at_ns: Wall clock of its last heartbeat.
         online: Whether its heartbeats arrive.
+        lockdown: Since when and why it attaches nothing; empty when it does.
     """
 
     agent_id: str
@@ -54,3 +55,4 @@ class Agent:
     methods: tuple[str, ...]
     last_seen_at_ns: int
     online: bool
+    lockdown: str = ""

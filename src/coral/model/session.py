@@ -38,6 +38,7 @@ class ReasonCode(enum.StrEnum):
     UNSAFE_RETURN = "unsafe_return"
     AGENT_GONE = "agent_gone"
     LIMIT = "limit"
+    LOCKDOWN = "lockdown"
 
 
 class InstanceStatus(enum.StrEnum):

@@ -304,6 +304,7 @@ def test_an_agent() -> None:
         "last_seen_at": "2023-11-14T22:13:20.123456Z",
         "kernel": "6.18",
         "methods": ["uprobe_multi"],
+        "lockdown": None,
     }
 
 

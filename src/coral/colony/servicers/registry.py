@@ -60,7 +60,12 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
 
     async def Heartbeat(self, request: registry_pb2.HeartbeatRequest, context: Any) -> registry_pb2.HeartbeatResponse:
         """Notes that an agent lives; what it runs without anybody's wish is stopped."""
-        known = self._registry.heartbeat(request.agent_id, request.epoch, _services(request.services, request.agent_id))
+        known = self._registry.heartbeat(
+            request.agent_id,
+            request.epoch,
+            _services(request.services, request.agent_id),
+            lockdown=check_name(request.lockdown, "lockdown", required=False),
+        )
         if known and (request.collectors or self._slots.doubts(request.agent_id)):
             agent = self._registry.agent(request.agent_id)
             reported, starting = list(request.collectors[:_MAX_ITEMS]), frozenset(request.starting[:_MAX_ITEMS])
@@ -100,6 +105,7 @@ def _agent(request: registry_pb2.RegisterAgentRequest) -> Agent:
         methods=tuple(check_name(method, "methods") for method in request.methods[:100]),
         last_seen_at_ns=time.time_ns(),
         online=True,
+        lockdown=check_name(request.lockdown, "lockdown", required=False),
     )
 
 
@@ -122,4 +128,5 @@ def _message(agent: Agent) -> registry_pb2.Agent:
         methods=agent.methods,
         hostname=agent.hostname,
         boot_id=agent.boot_id,
+        lockdown=agent.lockdown,
     )
