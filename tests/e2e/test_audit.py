@@ -26,6 +26,9 @@ def test_a_session_leaves_its_trace(stack: Stack) -> None:
     )
     actions = [row["action"] for row in rows]
     assert "AttachUprobe" in actions[0]
+    assert rows[0]["outcome"] == "started"
+    rows = [row for row in rows if row["outcome"] != "started"]
+    assert sorted(actions) == sorted([row["action"] for row in rows] * 2)
     assert any("DetachUprobe" in action for action in actions)
     assert any("QueryUprobeEvents" in action for action in actions)
     for row in rows:
@@ -75,7 +78,7 @@ def test_a_client_without_a_name_is_known_by_its_address(stack: Stack) -> None:
         session_id = rpc.attach(stack.colony, target.service, "work").session_id
         document = stack.cli.stop(session_id)
     (row,) = stack.cli.query(
-        f"SELECT principal, address FROM audit_log WHERE session_id = '{session_id}' AND action = 'AttachUprobe'"
+        f"SELECT DISTINCT principal, address FROM audit_log WHERE session_id = '{session_id}' AND action = 'AttachUprobe'"
     )
     assert row["principal"].startswith("127.0.0.1:")
     assert row["address"] == document["requested_by"] == row["principal"]

@@ -67,7 +67,7 @@ class Colony:
         self._events = Database(state_dir and state_dir / "events.duckdb", EVENTS)
         self._tasks = Tasks()
         self._pool = AgentPool()
-        self._audit = Audit(self._control)
+        self._audit = Audit(self._control, folder=state_dir, copy_bytes=settings.audit_copy_bytes)
         self._registry = Registry(self._control, offline_after_s=offline_after_s)
         self._book = SessionBook(self._control)
         self._slots = Slots(self._book, slot_limits(settings))
@@ -101,7 +101,7 @@ class Colony:
         try:
             await self._control.open()
             await self._events.open()
-            await self._audit.load()
+            await self._audit.open()
             await self._registry.load()
             recovered = await recover(
                 control_db=self._control,
@@ -136,6 +136,7 @@ class Colony:
             async with asyncio.TaskGroup() as group:
                 working = [
                     group.create_task(self._ingest.run()),
+                    group.create_task(self._audit.run()),
                     group.create_task(flush_registry(self._registry)),
                     group.create_task(
                         cleanup(
@@ -157,8 +158,8 @@ class Colony:
 
     async def _close(self) -> None:
         self._registry.flush()
-        self._audit.flush()
         await self._pool.close()
+        await self._audit.close()
         await self._control.close()
         await self._events.close()
 

@@ -10,7 +10,7 @@ import duckdb
 import structlog
 from ulid import ULID
 
-from coral.colony.audit import Audit, Entry, put_entries
+from coral.colony.audit import Audit, Entry
 from coral.colony.book import Ending, LiveCollector, LiveSession, SessionBook
 from coral.colony.collectors import Collectors
 from coral.colony.feed import Feed
@@ -169,10 +169,15 @@ class Orchestrator:
             entry = replace(entry, session_id=live.session_id)
 
             def begin(connection: duckdb.DuckDBPyConnection) -> None:
-                put_entries(connection, [entry])
+                self._audit.put(connection)
                 control.insert_session(connection, live.session, live.request)
 
-            await self._control.write(begin)
+            await self._audit.before(entry)
+            try:
+                await self._control.write(begin)
+            except CoralError as error:
+                self._audit.outcome(entry, error)
+                raise
             self._book.add(live)
         try:
             with self._collectors.starting([agent.agent_id for agent in agents]):

@@ -84,6 +84,10 @@ class ColonySettings(_Settings):
         heartbeat_ms: How often agents are asked to report.
         offline_after_ms: An agent that was silent for so long is offline.
         session_retention_s: For how long ended sessions and their events are kept.
+        audit_retention_s: For how long at least records of the audit log are kept.
+        audit_copy_bytes: How large a file of the audit log's JSON Lines copy becomes before another is begun.
+        audit_failure: What becomes of running sessions while the audit log cannot be written: ``keep`` or ``detach``. New
+            ones are refused in any case.
         min_free_bytes: Below so much free space events are dropped, and counted.
         max_sessions: How many sessions may run at once, in all.
         max_sessions_per_user: Of one user.
@@ -109,6 +113,9 @@ class ColonySettings(_Settings):
     heartbeat_ms: Count = 1000
     offline_after_ms: Count = 5000
     session_retention_s: Count = 604_800
+    audit_retention_s: Count = 31_536_000
+    audit_copy_bytes: Count = 64 * _MIB
+    audit_failure: Literal["keep", "detach"] = "keep"
     min_free_bytes: Annotated[int, Field(ge=0)] = 256 * _MIB
     max_sessions: Count = 1000
     max_sessions_per_user: Count = 10

@@ -213,7 +213,7 @@ def test_tables_of_both_files_in_one_query(tmp_path: Path) -> None:
                 "agents", "audit_log", "collector_progress", "debug_collectors", "debug_instances", "debug_sessions",
                 "schema_migrations", "services", "uprobe_events",
             }  # fmt: skip
-            assert len(await table(client, "DESCRIBE audit_log")) == 13
+            assert len(await table(client, "DESCRIBE audit_log")) == 15
             assert await table(client, "EXPLAIN SELECT * FROM agents")
 
     asyncio.run(run())

@@ -473,7 +473,11 @@ def test_retention(tmp_path: Path) -> None:
                 for name in ("uprobe_events", "collector_progress", "debug_instances", "debug_collectors"):
                     rows = await table(client, f"SELECT DISTINCT collector_id FROM {name}")
                     assert {row["collector_id"] for row in rows} <= mine, name
-                actions = await table(client, f"SELECT action FROM audit_log WHERE session_id = '{old}' ORDER BY sequence")
-                assert [row["action"] for row in actions] == ["AttachUprobe", "DetachUprobe"]
+                actions = await table(
+                    client, f"SELECT action, outcome FROM audit_log WHERE session_id = '{old}' ORDER BY sequence"
+                )
+                assert [(row["action"], row["outcome"]) for row in actions] == [
+                    (action, outcome) for action in ("AttachUprobe", "DetachUprobe") for outcome in ("started", "ok")
+                ]
 
     asyncio.run(run())

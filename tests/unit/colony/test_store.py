@@ -10,14 +10,12 @@ from typing import Any
 import duckdb
 import pytest
 
-from coral.colony.audit import Audit
 from coral.colony.store import control, directory
 from coral.colony.store.database import Database
 from coral.colony.store.schema import CONTROL, EVENTS, Migration, migrate
 from coral.model.addresses import FileOffset
-from coral.model.errors import FailedPrecondition, NotFound, Unavailable
+from coral.model.errors import FailedPrecondition, Unavailable
 from coral.model.ledger import Ledger, UnknownInterval
-from coral.model.principal import Kind, Principal
 from coral.model.service import Agent, Service
 from coral.model.session import Collector, Instance, InstanceStatus, ReasonCode, Session, Status
 from coral.model.site import Site, SiteKind
@@ -240,41 +238,6 @@ def test_agents_and_services_are_read_as_they_were_written(tmp_path: Path) -> No
 
             await database.write(write)
         assert await database.read(directory.load) == ([agent], [service])
-        await database.close()
-
-    asyncio.run(run())
-
-
-def test_audit_rows(tmp_path: Path) -> None:
-    """Numbers go on after a restart; texts are cut and made printable; who is not known is named by the address."""
-
-    async def run() -> None:
-        database = Database(tmp_path / "control.duckdb", CONTROL)
-        await database.open()
-        for round_ in range(2):
-            audit = Audit(database)
-            await audit.load()
-            entry = audit.entry(
-                Principal(name="me", kind=Kind.LOCAL, address="127.0.0.1:9"),
-                "AttachUprobe",
-                function_name="a\x1b" + "x" * 2000,
-            )
-            assert entry.sequence == 2 * round_ + 1
-            assert entry.function_name.startswith("a\\x1bx")
-            await audit.before(entry)
-            audit.outcome(entry, NotFound("No."))
-            audit.note(audit.entry(Principal(name="me", kind=Kind.LOCAL), "ListAgents"), decision="allow", outcome="ok")
-            audit.flush()
-            await database.write(lambda _: None)  # behind everything that is queued
-        rows = await database.write(
-            lambda connection: connection.execute(
-                "SELECT sequence, action, decision, outcome FROM audit_log ORDER BY 1"
-            ).fetchall()
-        )
-        assert rows == [
-            (1, "AttachUprobe", "error", "NOT_FOUND"), (2, "ListAgents", "allow", "ok"),
-            (3, "AttachUprobe", "error", "NOT_FOUND"), (4, "ListAgents", "allow", "ok"),
-        ]  # fmt: skip
         await database.close()
 
     asyncio.run(run())

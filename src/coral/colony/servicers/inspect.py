@@ -27,7 +27,7 @@ class InspectServicer(inspect_pb2_grpc.InspectServiceServicer):
         """Runs one read-only statement."""
         who = current_principal()
         async with self._audit.noting(self._audit.entry(who, "QueryDatabase", reason=request.sql)):
-            self._audit.flush()
+            await self._audit.flush()
             answer = await self._inspector.query(request.sql)
             return inspect_pb2.QueryDatabaseResponse(arrow_ipc=answer.arrow_ipc, truncated=answer.truncated)
 

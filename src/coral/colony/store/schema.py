@@ -194,6 +194,15 @@ CONTROL: Sequence[Migration] = (
             """,
         ),
     ),
+    Migration(
+        number=5,
+        name="the chain of the audit log",
+        statements=(
+            # Rows from before it have neither hash; the chain begins after them.
+            "ALTER TABLE audit_log ADD COLUMN previous_hash VARCHAR DEFAULT ''",
+            "ALTER TABLE audit_log ADD COLUMN hash VARCHAR DEFAULT ''",
+        ),
+    ),
 )
 
 EVENTS: Sequence[Migration] = (
