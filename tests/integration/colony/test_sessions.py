@@ -224,7 +224,8 @@ def test_refused_attach(tmp_path: Path, raised: list[Exception], expected: type[
             assert await table(client, "SELECT * FROM debug_sessions") == []
             rows = await table(
                 client,
-                "SELECT decision, outcome, reason, service_name FROM audit_log WHERE action = 'AttachUprobe' ORDER BY sequence",
+                "SELECT decision, outcome, reason, service_name FROM audit_log WHERE action = 'AttachUprobe' "
+                "ORDER BY sequence",
             )
             assert rows == [
                 {"decision": "allow", "outcome": "started", "reason": "slow checkout", "service_name": "checkout"},
