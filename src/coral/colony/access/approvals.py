@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import duckdb
 from google.protobuf.json_format import MessageToDict
 from ulid import ULID
 
@@ -206,11 +207,14 @@ class Approvals:
             agent_id=asked.agent_id,
             reason=f"{asked.approval_id} for policy {asked.policy_id}{_said(asked.reason)}",
         )
+
+        def write(connection: duckdb.DuckDBPyConnection) -> None:
+            delete_approvals(connection, gone)
+            insert_approval(connection, asked)
+
         try:
             await self._audit.before(entry)
-            await self._control.write(
-                lambda connection: (delete_approvals(connection, gone), insert_approval(connection, asked))
-            )
+            await self._control.write(write)
         except BaseException:
             del self._all[asked.approval_id]
             raise
