@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 from coral.colony.audit import Audit, Entry
 from coral.colony.book import SessionBook
-from coral.colony.followers import Followers
+from coral.colony.followers import Followers, Step
 from coral.colony.orchestrator import Orchestrator
 from coral.colony.queries import (
     EventsPage,
@@ -29,8 +30,9 @@ from coral.colony.servicers.messages import (
     statistics_message,
     step_message,
 )
+from coral.colony.values import OpenSight, Sight, rows_without_values, table_without_values
 from coral.model.errors import CoralError, FailedPrecondition, InvalidArgument
-from coral.model.principal import current_principal
+from coral.model.principal import Principal, current_principal
 from coral.model.text import check_name
 from coral.wire._generated.colony.v1 import debug_pb2, debug_pb2_grpc
 from coral.wire._generated.mesh.v1 import ebpf_pb2
@@ -42,16 +44,24 @@ _MAX_BYTES = 12 << 20
 
 
 class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
-    """Answers whoever debugs."""
+    """Answers whoever debugs; captured values only whom ``sight`` lets see them."""
 
     def __init__(
-        self, *, orchestrator: Orchestrator, queries: Queries, followers: Followers, book: SessionBook, audit: Audit
+        self,
+        *,
+        orchestrator: Orchestrator,
+        queries: Queries,
+        followers: Followers,
+        book: SessionBook,
+        audit: Audit,
+        sight: Sight | None = None,
     ) -> None:
         self._orchestrator = orchestrator
         self._queries = queries
         self._followers = followers
         self._book = book
         self._audit = audit
+        self._sight = sight or OpenSight()
 
     async def AttachUprobe(self, request: debug_pb2.AttachUprobeRequest, context: Any) -> debug_pb2.AttachUprobeResponse:
         """Attaches; returns when the session is active, or pending for a library that is not loaded yet."""
@@ -83,6 +93,8 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
             )
             found = await self._queries.events(query, request.page_token)
             noted.about(found.session)
+            if not await self._sight.sees_values(current_principal(), found.session):
+                found = replace(found, events=list(rows_without_values(found.events)))
             # In a thread: ten thousand messages take a tenth of a second, in which the loop has agents to listen to.
             return await asyncio.to_thread(_events_response, query, found)
 
@@ -114,12 +126,15 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
                 raise InvalidArgument(f"{form!r} is no format.", hint=f"Choose one of {', '.join(_FORMATS)}.")
             results = await self._queries.results(request.session_id, service_name=request.service_name)
             noted.about(results.session)
+            slowest = results.slowest
+            if not await self._sight.sees_values(current_principal(), results.session):
+                slowest = list(rows_without_values(slowest))
             return debug_pb2.GetDebugResultsResponse(
                 session_id=results.session.session_id,
                 function=results.session.function_name,
                 duration=duration(results.statistics.elapsed_ns),
                 statistics=statistics_message(results.statistics),
-                slow_outliers=outlier_messages(results.slowest),
+                slow_outliers=outlier_messages(slowest),
                 ledger=ledger_to(results.session.ledger),
                 histogram=histogram_message(results.histogram) if form != "summary" else None,
             )
@@ -155,7 +170,7 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
         await self._audit.before(entry)
         try:
             async for step in self._followers.follow(request.session_id, after=request.after):
-                yield step_message(step)
+                yield step_message(await self._shown(current_principal(), step))
         except CoralError as error:
             self._audit.outcome(entry, error)
             raise
@@ -163,6 +178,12 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
             self._audit.outcome(entry, cancelled=True)
             raise
         self._audit.outcome(entry)
+
+    async def _shown(self, principal: Principal, step: Step) -> Step:
+        """What a follower may see of a step; asked for each, since policies change while it follows."""
+        if not step.events.num_rows or await self._sight.sees_values(principal, step.session):
+            return step
+        return replace(step, events=table_without_values(step.events))
 
     def _entry(self, action: str, session_id: str, *, service_name: str = "") -> Entry:
         who = current_principal()
