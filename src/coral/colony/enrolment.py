@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
@@ -26,19 +26,6 @@ _KEPT_PER_AGENT = 2
 """Certificates of an agent that count at a time: the newest, and the one that it is still connected with."""
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Joined:
-    """What a host gets that joins.
-
-    Attributes:
-        agent_id: Its name.
-        certificate: PEM.
-    """
-
-    agent_id: str
-    certificate: bytes
 
 
 class Enrolment:
@@ -109,8 +96,8 @@ class Enrolment:
         self._invitations[invitation.invite_id] = invitation
         return token, invitation
 
-    def invited(self, text: str) -> Invitation:
-        """The invitation that a token is of.
+    def check_invitation(self, text: str) -> str:
+        """The id of the invitation that a token is of.
 
         Args:
             text: The token, without the certificate that it may carry.
@@ -120,14 +107,15 @@ class Enrolment:
         """
         token = parse_token(text, TokenKind.INVITE)
         invitation = self._invitations.get(token.token_id)
-        if invitation is None or not token.matches(invitation.digest):
+        # Compared with something in any case, so that the time does not tell which ids there are.
+        if not token.matches(invitation.digest if invitation else bytes(32)) or invitation is None:
             raise Unauthenticated("This invitation is not known.", hint=_INVITE)
         if self._clock_ns() >= invitation.expires_at_ns:
             raise Unauthenticated("This invitation has expired.", hint=_INVITE)
-        return invitation
+        return invitation.invite_id
 
-    async def join(self, invite_id: str, agent_id: str, request_der: bytes) -> Joined:
-        """Lets a host in, once: the same host with the same key gets its answer again.
+    async def join(self, invite_id: str, agent_id: str, request_der: bytes) -> bytes:
+        """Lets a host in, once; the same host with the same key gets an answer again. Its certificate, PEM.
 
         Args:
             invite_id: Of the invitation that it has shown.
@@ -163,7 +151,7 @@ class Enrolment:
             self._invitations[invite_id] = used
             self._certificates[issued.serial] = issued
         _log.info("agent joined", agent_id=agent_id, invited_by=invitation.created_by, serial=issued.serial)
-        return Joined(agent_id=agent_id, certificate=certificate)
+        return certificate
 
     async def renew(self, agent_id: str, request_der: bytes) -> bytes:
         """A new certificate for an agent that is enrolled, PEM. The one before counts until it ends; older ones end now.
@@ -210,7 +198,7 @@ class Enrolment:
         _log.warning("agent revoked", agent_id=agent_id, certificates=len(good))
         return len(good)
 
-    def check(self, holder: Holder) -> None:
+    def check_agent(self, holder: Holder) -> None:
         """Returns when the certificate is one that an agent of this colony has.
 
         Raises:

@@ -94,6 +94,12 @@ class Registry:
             self._tell(agent_id)
         return True
 
+    def expel(self, agent_id: str) -> None:
+        """Takes an agent for offline until it registers anew: it was put out."""
+        entry = self._entries.get(agent_id)
+        if entry is not None:
+            entry.heard_at, entry.epoch = self._monotonic() - self._offline_after_s, 0
+
     def flush(self) -> None:
         """Queues what heartbeats brought for writing; they are too many to be written one by one."""
         last_seen, self._unwritten = self._unwritten, {}

@@ -47,8 +47,8 @@ async def enrolment(path: Path | None = None, *, clock_ns: Callable[[], int] = t
 async def joined(colony: Enrolment, agent_id: str = "web-1", *, key: object = KEY) -> bytes:
     """The certificate of an agent that joined with an invitation of its own."""
     token, _ = await colony.invite(by="ann", lifetime_s=600)
-    invitation = colony.invited(token.text)
-    return (await colony.join(invitation.invite_id, agent_id, request_for(key, agent_id))).certificate  # type: ignore[arg-type]
+    invite_id = colony.check_invitation(token.text)
+    return await colony.join(invite_id, agent_id, request_for(key, agent_id))  # type: ignore[arg-type]
 
 
 @asynchronous
@@ -56,10 +56,10 @@ async def test_an_invitation_is_good_once() -> None:
     """One host joins with it, also when it has to ask twice with the same key; no other host does, under any name."""
     async with enrolment() as colony:
         token, invitation = await colony.invite(by="ann", lifetime_s=600)
-        assert colony.invited(token.text) == invitation
+        assert colony.check_invitation(token.text) == invitation.invite_id
         for _ in range(2):
-            certificate = (await colony.join(token.token_id, "web-1", request_for(KEY, "web-1"))).certificate
-            colony.check(holder_of(certificate))
+            certificate = await colony.join(token.token_id, "web-1", request_for(KEY, "web-1"))
+            colony.check_agent(holder_of(certificate))
         for agent_id in ("web-1", "web-2"):
             with pytest.raises(Unauthenticated, match="used already"):
                 await colony.join(token.token_id, agent_id, request_for(new_key(), agent_id))
@@ -90,11 +90,11 @@ async def test_invitations_that_do_not_count() -> None:
         changed = f"coral_invite_{token.token_id}_{token.secret[:-2]}{other}{token.secret[-1]}"
         for text in ("", "garbage", token.text.replace("invite", "user"), changed):
             with pytest.raises(Unauthenticated) as refused:
-                colony.invited(text)
+                colony.check_invitation(text)
             assert token.secret[:8] not in str(refused.value)
         clock.ahead_s = 60.0
         with pytest.raises(Unauthenticated, match="expired"):
-            colony.invited(token.text)
+            colony.check_invitation(token.text)
         with pytest.raises(Unauthenticated, match="expired"):
             await colony.join(token.token_id, "web-1", request_for(KEY, "web-1"))
         for lifetime_s in (0.0, -1.0, 8 * 86_400.0):
@@ -113,9 +113,9 @@ async def test_a_name_is_taken_until_it_is_revoked() -> None:
             await joined(colony, key=new_key())
         assert await colony.revoke("web-1") == 1
         new = await joined(colony, key=new_key())
-        colony.check(holder_of(new))
+        colony.check_agent(holder_of(new))
         with pytest.raises(Unauthenticated, match="revoked"):
-            colony.check(holder_of(old))
+            colony.check_agent(holder_of(old))
 
 
 @asynchronous
@@ -125,7 +125,7 @@ async def test_an_invitation_for_one_name() -> None:
         token, _ = await colony.invite(by="ann", lifetime_s=600, agent_id="db-1")
         with pytest.raises(FailedPrecondition, match="'db-1', not for 'web-1'"):
             await colony.join(token.token_id, "web-1", request_for(KEY, "web-1"))
-        colony.check(holder_of((await colony.join(token.token_id, "db-1", request_for(KEY, "db-1"))).certificate))
+        colony.check_agent(holder_of(await colony.join(token.token_id, "db-1", request_for(KEY, "db-1"))))
 
 
 @asynchronous
@@ -136,10 +136,10 @@ async def test_a_revoked_agent_stays_out() -> None:
     async with enrolment() as colony:
         token, _ = await colony.invite(by="ann", lifetime_s=600)
         waiting, _ = await colony.invite(by="ann", lifetime_s=600, agent_id="web-1")
-        certificate = (await colony.join(token.token_id, "web-1", request_for(KEY, "web-1"))).certificate
+        certificate = await colony.join(token.token_id, "web-1", request_for(KEY, "web-1"))
         await colony.revoke("web-1")
         with pytest.raises(Unauthenticated):
-            colony.check(holder_of(certificate))
+            colony.check_agent(holder_of(certificate))
         with pytest.raises(Unauthenticated):
             await colony.renew("web-1", request_for(KEY, "web-1"))
         for each in (token, waiting):
@@ -156,13 +156,13 @@ async def test_renewal() -> None:
         first = await joined(colony)
         certificates = [first, *[await colony.renew("web-1", request_for(new_key(), "web-1")) for _ in range(2)]]
         with pytest.raises(Unauthenticated):
-            colony.check(holder_of(certificates[0]))
+            colony.check_agent(holder_of(certificates[0]))
         for certificate in certificates[1:]:
-            colony.check(holder_of(certificate))
+            colony.check_agent(holder_of(certificate))
         assert await colony.revoke("web-1") == 2
         for certificate in certificates:
             with pytest.raises(Unauthenticated):
-                colony.check(holder_of(certificate))
+                colony.check_agent(holder_of(certificate))
 
 
 @asynchronous
@@ -179,13 +179,13 @@ async def test_what_is_not_an_agent_of_this_colony() -> None:
             AUTHORITY.issue_colony(KEY.public_key(), [], lifetime_s=60),
         ):
             with pytest.raises(Unauthenticated):
-                colony.check(holder_of(certificate))
+                colony.check_agent(holder_of(certificate))
     clock = Clock()
     async with enrolment(clock_ns=clock) as colony:
         certificate = await joined(colony)
         clock.ahead_s = 3600.0
         with pytest.raises(Unauthenticated, match="expired"):
-            colony.check(holder_of(certificate))
+            colony.check_agent(holder_of(certificate))
         assert not colony.is_enrolled("web-1")
 
 
@@ -196,19 +196,19 @@ async def test_a_restart_changes_nothing(tmp_path: Path) -> None:
     async with enrolment(path) as colony:
         token, _ = await colony.invite(by="ann", lifetime_s=600)
         used, _ = await colony.invite(by="ann", lifetime_s=600)
-        good = (await colony.join(used.token_id, "web-1", request_for(KEY, "web-1"))).certificate
+        good = await colony.join(used.token_id, "web-1", request_for(KEY, "web-1"))
         renewed = await colony.renew("web-1", request_for(KEY, "web-1"))
         gone = await joined(colony, "web-2")
         await colony.revoke("web-2")
     assert token.secret.encode() not in path.read_bytes()
     async with enrolment(path) as colony:
         for certificate in (good, renewed):
-            colony.check(holder_of(certificate))
+            colony.check_agent(holder_of(certificate))
         with pytest.raises(Unauthenticated, match="revoked"):
-            colony.check(holder_of(gone))
+            colony.check_agent(holder_of(gone))
         with pytest.raises(Unauthenticated, match="used already"):
             await colony.join(used.token_id, "web-3", request_for(new_key(), "web-3"))
-        assert (await colony.join(token.token_id, "web-3", request_for(KEY, "web-3"))).agent_id == "web-3"
+        colony.check_agent(holder_of(await colony.join(token.token_id, "web-3", request_for(KEY, "web-3"))))
 
 
 @asynchronous
