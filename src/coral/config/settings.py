@@ -18,6 +18,7 @@ from coral.model.principal import Role
 
 _MIB = 1 << 20
 Count = Annotated[int, Field(gt=0)]
+Label = Annotated[str, Field(max_length=256)]
 Folder = Annotated[str, Field(pattern="^/")]
 
 
@@ -100,6 +101,11 @@ class ColonySettings(_Settings):
         refusals_per_s: How many calls a second without a valid credential are answered to one address, for long.
         max_connections: How many connections each port takes.
         oidc: The identity provider whose tokens count beside the colony's own; none if not given.
+        policy_dir: The folder of further Cedar policies, ``*.cedar``; empty for the default ones alone. It is read again when
+            something in it changes.
+        approval_s: For how long a request for somebody's approval waits, and for how long an approval is good.
+        environment: Where the services run, such as ``prod``, for policies; a service's label ``env`` wins.
+        labels: Of services, for policies: a glob over services to names and values; of several that match a later one wins.
     """
 
     model_config = SettingsConfigDict(env_prefix="CORAL_COLONY__")
@@ -128,6 +134,10 @@ class ColonySettings(_Settings):
     refusals_per_s: Count = 5
     max_connections: Count = 4096
     oidc: IdentityProvider | None = None
+    policy_dir: Annotated[str, Field(pattern="^(/.*)?$")] = ""
+    approval_s: Annotated[int, Field(ge=10, le=86_400)] = 900
+    environment: Label = ""
+    labels: dict[Label, dict[Label, Label]] = Field(default_factory=dict)
 
 
 class ServicePattern(BaseModel):
