@@ -55,7 +55,7 @@ async def run_attach(options: Globals, request: debug_pb2.AttachUprobeRequest, *
         BrokenPipeError: Nobody reads stdout any more; the session was ended.
         Unwritable: What was seen cannot be written; likewise.
     """
-    async with ColonyClient(options.address) as colony:
+    async with ColonyClient(options.endpoint()) as colony:
         interrupt = Interrupt()
         response = await colony.attach(request)
         watch = Watch(options, colony, response.session_id, left_s=requested_duration_ns(request) / 1e9)

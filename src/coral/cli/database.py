@@ -25,7 +25,7 @@ _PLAN = ["explain_key", "explain_value"]
 
 async def show_query(options: Globals, sql: str) -> None:
     """Runs one statement on the colony and prints its rows."""
-    async with ColonyClient(options.address) as colony:
+    async with ColonyClient(options.endpoint()) as colony:
         table, truncated = await colony.query_database(sql)
     if options.form == "table":
         names = [str(name) for name in table.schema.names]

@@ -33,7 +33,7 @@ async def show_events(options: Globals, session_id: str, *, since_ns: int | None
     token = ""
     left = limit
     written = 0
-    async with ColonyClient(options.address) as colony:
+    async with ColonyClient(options.endpoint()) as colony:
         while True:
             request = debug_pb2.QueryUprobeEventsRequest(
                 session_id=session_id,

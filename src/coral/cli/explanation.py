@@ -23,7 +23,7 @@ _PAIRINGS = {"sp": "by the stack pointer", "go": "by goroutine and depth of its 
 
 async def show_explanation(options: Globals, service: str, function: str) -> None:
     """Prints what an attach to a function of a service would do."""
-    async with ColonyClient(options.address) as colony:
+    async with ColonyClient(options.endpoint()) as colony:
         answer = await colony.explain(service, function)
     document = explanation_document(service, function, answer)
     if options.form == "json":

@@ -49,7 +49,7 @@ Page = inspect_pb2.ListFunctionsResponse
 
 async def show_functions(options: Globals, wanted: Wanted) -> None:
     """Prints the functions that are wanted, and says on stderr what else there is."""
-    async with ColonyClient(options.address) as colony:
+    async with ColonyClient(options.endpoint()) as colony:
         pages = [page async for page in _pages(colony, wanted)]
     if options.form == "json":
         items = [item for page in pages for part in page.images for item in function_documents(part)]

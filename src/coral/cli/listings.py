@@ -16,7 +16,7 @@ from coral.wire.convert import timestamp_ns
 
 async def show_services(options: Globals) -> None:
     """Prints the services."""
-    async with ColonyClient(options.address) as colony:
+    async with ColonyClient(options.endpoint()) as colony:
         items = service_documents(await colony.services())
     if options.form != "table":
         emit_items(options, items)
@@ -38,7 +38,7 @@ async def show_services(options: Globals) -> None:
 
 async def show_agents(options: Globals) -> None:
     """Prints the agents."""
-    async with ColonyClient(options.address) as colony:
+    async with ColonyClient(options.endpoint()) as colony:
         agents = await colony.agents()
     if options.form != "table":
         emit_items(options, [agent_document(agent) for agent in agents])

@@ -6,9 +6,12 @@ Only click is imported here: this module is on the path of every help page.
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from coral.client.endpoint import Endpoint
 
 DEFAULT_COLONY = "127.0.0.1:8081"
 FORMS = ("table", "json", "jsonl")
@@ -21,23 +24,45 @@ class Globals:
 
     Attributes:
         colony: HOST:PORT from ``--colony``; empty when it was not given.
+        ca: File from ``--ca``, with the certificate of the colony's authority; empty when it was not given.
+        cert: File from ``--cert``, with a certificate to show; likewise.
+        key: File from ``--key``, with its key; likewise.
         form: ``table``, ``json`` or ``jsonl``.
         color: Whether colours may be used.
         verbosity: How often ``-v`` was given.
     """
 
-    __slots__ = ("colony", "color", "form", "verbosity")
+    __slots__ = ("_inside", "ca", "cert", "colony", "color", "form", "key", "verbosity")
 
     def __init__(self) -> None:
+        self._inside = ""
         self.colony = ""
+        self.ca = ""
+        self.cert = ""
+        self.key = ""
         self.form = "table"
         self.color = not os.environ.get("NO_COLOR")
         self.verbosity = 0
 
     @property
-    def address(self) -> str:
-        """Where the colony is: the option, else CORAL_COLONY, else the default."""
-        return self.colony or os.environ.get("CORAL_COLONY", "") or DEFAULT_COLONY
+    def named(self) -> str:
+        """The colony that was named: by the option, else by CORAL_COLONY; empty if none was."""
+        return self.colony or os.environ.get("CORAL_COLONY", "")
+
+    def use_inside(self, address: str) -> None:
+        """Asks a colony that lives inside the command: without credentials, whatever the line and the environment say."""
+        self._inside = address
+
+    def endpoint(self) -> Endpoint:
+        """The colony to ask, how to know it, and what to show it.
+
+        Raises:
+            CoralError: A file with a certificate, a key or the contexts cannot be used.
+        """
+        from coral.cli.endpoints import find_endpoint
+        from coral.client.endpoint import Endpoint
+
+        return Endpoint(address=self._inside) if self._inside else find_endpoint(self)
 
 
 class GlobalOption(click.Option):
@@ -47,6 +72,11 @@ class GlobalOption(click.Option):
 def _set_colony(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
     if value is not None:
         context.ensure_object(Globals).colony = value
+
+
+def _set_file(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        setattr(context.ensure_object(Globals), str(parameter.name), value)
 
 
 def _set_form(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
@@ -88,8 +118,13 @@ def global_options(*, hidden: bool) -> list[GlobalOption]:
             "--colony",
             metavar="HOST:PORT",
             callback=_set_colony,
-            help=f"Which colony to ask; also CORAL_COLONY. [default: {DEFAULT_COLONY}]",
+            help=f"Which colony to ask; also CORAL_COLONY. [default: the context's, else {DEFAULT_COLONY}]",
         ),
+        option(
+            "--ca", metavar="FILE", callback=_set_file, help="The colony's ca.pem; also CORAL_CA. [default: the context's]"
+        ),
+        option("--cert", metavar="FILE", callback=_set_file, help="A certificate to show instead of a token."),
+        option("--key", metavar="FILE", callback=_set_file, help="The key of that certificate."),
         option("-o", "--output", type=click.Choice(FORMS), callback=_set_form, help="How results are written."),
         option("--no-color", is_flag=True, callback=_set_color, help="No colours; also NO_COLOR."),
         option("-v", "--verbose", count=True, callback=_set_verbosity, help="Say more."),

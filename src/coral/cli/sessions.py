@@ -23,7 +23,7 @@ _POLL_S = 0.1
 
 async def show_sessions(options: Globals, *, service: str, status: str) -> None:
     """Prints the sessions, of one service or in one status if given."""
-    async with ColonyClient(options.address) as colony:
+    async with ColonyClient(options.endpoint()) as colony:
         sessions = [session async for session in colony.sessions(service_name=service, status=status)]
         if options.form == "table":
             _table(options, sessions)
@@ -41,7 +41,7 @@ async def show_sessions(options: Globals, *, service: str, status: str) -> None:
 
 async def show_one(options: Globals, session_id: str) -> None:
     """Prints one session."""
-    async with ColonyClient(options.address) as colony:
+    async with ColonyClient(options.endpoint()) as colony:
         session = await colony.session(session_id)
         results = await colony.results(session_id, form="histogram")
     show_session(options, session, results)
@@ -50,7 +50,7 @@ async def show_one(options: Globals, session_id: str) -> None:
 async def stop_one(options: Globals, session_id: str) -> None:
     """Ends one session, and prints it once its final ledger has arrived, or after a while."""
     give_up_s = time.monotonic() + SETTLE_S
-    async with ColonyClient(options.address) as colony:
+    async with ColonyClient(options.endpoint()) as colony:
         response = await colony.detach(session_id)
         if response.error:
             narrate(f"Warning: {response.error}")

@@ -28,6 +28,11 @@ def config_files(daemon: str) -> tuple[Path, ...]:
     return _SYSTEM_CONFIG / f"{daemon}.yaml", _xdg("XDG_CONFIG_HOME", ".config") / "coral" / "config.yaml"
 
 
+def contexts_file() -> Path:
+    """Which colonies a person works with, and the tokens for them."""
+    return _xdg("XDG_CONFIG_HOME", ".config") / "coral" / "contexts.yaml"
+
+
 def _xdg(variable: str, default: str) -> Path:
     # The XDG base directory specification: a relative path in one of its variables is to be ignored.
     given = Path(os.environ.get(variable, ""))

@@ -19,6 +19,7 @@ import duckdb
 
 from coral.agent.trap_cost import TrapCosts
 from coral.client.colony import ColonyClient
+from coral.client.endpoint import Endpoint
 from coral.config.settings import AgentSettings, ColonySettings, load_agent_settings, load_colony_settings
 from coral.dev.privileges import missing_capabilities
 from coral.elf.image import ImageKey
@@ -65,11 +66,11 @@ class Check:
         return asdict(self)
 
 
-async def examine(colony: str) -> list[Check]:
+async def examine(colony: Endpoint) -> list[Check]:
     """Checks everything, in the order in which one thing needs the other.
 
     Args:
-        colony: HOST:PORT of the colony that commands of this user ask.
+        colony: The one that commands of this user ask.
     """
     checks = [_platform(), _privileges(), _libbpf()]
     checks.append(await _trying("probes", _probes))
@@ -251,13 +252,13 @@ def _database() -> Check:
     return _passed("database", f"DuckDB {duckdb.__version__}.")
 
 
-async def _colony(address: str) -> Check:
+async def _colony(endpoint: Endpoint) -> Check:
     """Whether the colony of this user's commands answers, and has agents."""
     try:
-        async with ColonyClient(address) as client, asyncio.timeout(_ANSWER_S):
+        async with ColonyClient(endpoint) as client, asyncio.timeout(_ANSWER_S):
             agents = await client.agents()
     except (CoralError, TimeoutError) as error:
-        reason = error.message if isinstance(error, CoralError) else f"{address} did not answer in {_ANSWER_S:g} s."
+        reason = error.message if isinstance(error, CoralError) else f"{endpoint.address} did not answer in {_ANSWER_S:g} s."
         return Check(
             name="colony",
             status=Status.WARN,
@@ -265,7 +266,7 @@ async def _colony(address: str) -> Check:
             hint="Start one with `coral dev` or `coral colony start --insecure`, or name it with --colony.",
         )
     online = sum(agent.status == "online" for agent in agents)
-    message = f"The colony at {address} answers; {online} of {len(agents)} agents are online."
+    message = f"The colony at {endpoint.address} answers; {online} of {len(agents)} agents are online."
     if not online:
         return Check(
             name="colony", status=Status.WARN, message=message, hint="Start one on each host: `coral agent start --insecure`."

@@ -22,7 +22,7 @@ def doctor(options: Globals) -> int:
     from coral.telemetry import logs
 
     logs.configure(verbosity=options.verbosity - 1 if options.verbosity else logs.QUIET)
-    checks = asyncio.run(examine(options.address))
+    checks = asyncio.run(examine(options.endpoint()))
     documents = [check.document() for check in checks]
     if options.form == "json":
         emit_document({"checks": documents})

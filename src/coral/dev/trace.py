@@ -45,7 +45,7 @@ async def run_trace(options: Globals, pid: int, request: debug_pb2.AttachUprobeR
     table, service = await asyncio.to_thread(_instances_of, pid)
     request.service_name = service
     async with _colony() as colony, _agent(colony, table):
-        options.colony = colony
+        options.use_inside(colony)
         return await run_attach(options, request, follow=follow, wait=True)
 
 

@@ -307,7 +307,7 @@ def test_no_colony_is_exit_5(capsys: Capture) -> None:
     assert coral("--colony", "127.0.0.1:9", "agent", "list") == 5
     assert capsys.readouterr().err == (
         "Error: The colony at 127.0.0.1:9 cannot be reached: Connection refused.\n"
-        "Start one with `coral dev`, or give --colony HOST:PORT.\n"
+        "Start one with `coral dev`, or give --colony HOST:PORT, and --ca FILE for one that has TLS.\n"
     )
 
 
