@@ -60,6 +60,10 @@ def test_defaults_of_the_colony() -> None:
         "refusals_per_s": 5,
         "max_connections": 4096,
         "oidc": None,
+        "policy_dir": "",
+        "approval_s": 900,
+        "environment": "",
+        "labels": {},
     }
 
 
