@@ -21,19 +21,10 @@ _REMEMBERED = 1024
 _SIGN_IN = "Sign in with `coral login`, or give a token in CORAL_TOKEN."
 
 
-class Invitation(Protocol):
-    """A host's permission to join."""
-
-    @property
-    def invite_id(self) -> str:
-        """Names it; no secret."""
-        ...
-
-
 class AgentDirectory(Protocol):
     """What is known of agents and invitations."""
 
-    def check(self, holder: Holder) -> None:
+    def check_agent(self, holder: Holder) -> None:
         """Whether the certificate of an agent counts.
 
         Raises:
@@ -41,8 +32,8 @@ class AgentDirectory(Protocol):
         """
         ...
 
-    def invited(self, text: str) -> Invitation:
-        """The invitation that a text is.
+    def check_invitation(self, text: str) -> str:
+        """The id of the invitation that a text is.
 
         Raises:
             Unauthenticated: It is none, or has ended.
@@ -99,7 +90,7 @@ class Identities:
             raise Unauthenticated("No credential was shown.", hint=_SIGN_IN)
         text = bearer(shown[0])
         if text.startswith(f"coral_{TokenKind.INVITE}_"):
-            invite_id = self._agents.invited(text).invite_id
+            invite_id = self._agents.check_invitation(text)
             return Principal(name=f"invite:{invite_id}", kind=Kind.INVITED, address=call.address, credential_id=invite_id)
         if self._jwts is not None and not text.startswith("coral_"):
             return await self._jwts.identify(text, call.address)
@@ -124,7 +115,7 @@ class Identities:
             holder = self._holders[certificate] = _holder(certificate)
             while len(self._holders) > _REMEMBERED:
                 self._holders.popitem(last=False)
-        self._agents.check(holder)
+        self._agents.check_agent(holder)
         return Principal(
             name=AGENT_PREFIX + holder.id,
             kind=Kind.AGENT,

@@ -16,7 +16,6 @@ from coral.colony.access.guard import ColonyGuard
 from coral.colony.access.identities import Identities
 from coral.colony.access.tokens import MAX_LIFE_NS, TokenBook
 from coral.colony.store.database import Database
-from coral.colony.store.enrolment import Invitation
 from coral.colony.store.schema import CONTROL
 from coral.model.errors import (
     CoralError,
@@ -76,16 +75,14 @@ class World:
     async def denied(self, principal: Principal, action: str, resource: Resource, error: CoralError) -> None:
         self.denied_entries.append((principal.name, action, resource.service_name, error.code))
 
-    def check(self, holder: Holder) -> None:
+    def check_agent(self, holder: Holder) -> None:
         if holder.kind != "agent" or holder.id in self.revoked_agents:
             raise Unauthenticated(f"Agent {holder.id} was revoked.")
 
-    def invited(self, text: str) -> Invitation:
+    def check_invitation(self, text: str) -> str:
         if text != self.invitation.text:
             raise Unauthenticated("This invitation is not known.")
-        return Invitation(
-            invite_id=self.invitation.token_id, digest=b"", agent_id="", created_at_ns=0, created_by="", expires_at_ns=0
-        )
+        return self.invitation.token_id
 
     def check_address(self, call: Call) -> None:
         if self.too_many:
