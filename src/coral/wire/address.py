@@ -7,6 +7,9 @@ import ipaddress
 from coral.model.errors import FailedPrecondition, InvalidArgument
 
 MAX_MESSAGE_BYTES = 16 << 20
+"""What an answer, or a batch of a stream, may weigh."""
+MAX_REQUEST_BYTES = 4 << 20
+"""What a request may: the largest is an agent's that sees ten thousand services."""
 
 
 def split_address(address: str) -> tuple[str, int]:

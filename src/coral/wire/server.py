@@ -24,20 +24,27 @@ from grpc_reflection.v1alpha import reflection
 from coral.model.errors import CoralError, FailedPrecondition, Internal, InvalidArgument, Unimplemented
 from coral.model.principal import serve_as
 from coral.model.text import printable
-from coral.wire.address import MAX_MESSAGE_BYTES, split_address
+from coral.wire.address import MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, split_address
 from coral.wire.errors import abort
 from coral.wire.guard import Guard, LocalGuard, call_of
 from coral.wire.streams import while_valid
 
 OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # Whoever can connect can hold what a connection costs: it has to say something soon, not too much, and to go when idle.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 600_000),
+    ("grpc.max_concurrent_streams", 256),
+    ("grpc.max_metadata_size", 16 << 10),  # a JWT with the groups of a large company has some 8 KiB
+    ("grpc.absolute_max_metadata_size", 24 << 10),
 )
+MAX_CONNECTIONS = 4096
 
 _OPEN = (f"/{health.SERVICE_NAME}/", f"/{reflection.SERVICE_NAME}/")
 _OPEN_GUARD = LocalGuard()
@@ -147,12 +154,16 @@ class Server:
 
     Args:
         guard: Who may come in; None for everybody, which is for loopback only.
+        max_connections: How many each port takes; further ones are closed at once.
     """
 
-    def __init__(self, guard: Guard | None = None) -> None:
+    def __init__(self, guard: Guard | None = None, *, max_connections: int = MAX_CONNECTIONS) -> None:
         self._guard = guard or LocalGuard()
         self._names: list[str] = []
-        self.grpc = grpc.aio.server(interceptors=(Gate(self._guard, self._names),), options=list(OPTIONS))
+        self.grpc = grpc.aio.server(
+            interceptors=(Gate(self._guard, self._names),),
+            options=[*OPTIONS, ("grpc.max_allowed_incoming_connections", max_connections)],
+        )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
 
