@@ -9,7 +9,7 @@ from coral.trust.policy.policies import Policies, Source, default_source, load
 from coral.trust.policy.question import Circumstances, Question, Target
 
 NOW_NS = 1_795_000_000_000_000_000
-"""2026-11-18 09:46:40 UTC."""
+"""2026-11-18 11:06:40 UTC."""
 
 
 def user(name: str = "alice", *roles: str, groups: tuple[str, ...] = (), address: str = "192.0.2.7:40000") -> Principal:

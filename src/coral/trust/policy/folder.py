@@ -15,7 +15,7 @@ MAX_FILES = 200
 MAX_FILE_BYTES = 256 << 10
 
 Signature = tuple[tuple[str, int, int, int], ...]
-"""By file: its name, inode, size and time of change. Equal signatures: nothing was written since."""
+"""By file: its name, inode, size and time of the last change, of its rights too. Equal signatures: nothing was changed."""
 
 
 def read_folder(path: Path) -> list[Source]:
@@ -42,7 +42,7 @@ def signature_of(path: Path) -> Signature:
             continue  # removed since it was listed; the next look has it
         except OSError as error:
             raise _unreadable(path / name, error) from None
-        found.append((name, status.st_ino, status.st_size, status.st_mtime_ns))
+        found.append((name, status.st_ino, status.st_size, status.st_ctime_ns))
     return tuple(found)
 
 
