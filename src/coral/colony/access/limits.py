@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from coral.config.settings import ColonySettings
 from coral.model.errors import ResourceExhausted
 from coral.model.principal import Kind, Principal
 from coral.wire.guard import Call
@@ -142,6 +143,16 @@ class CallLimits:
             self._under_way[name] -= 1
             if not self._under_way[name]:
                 del self._under_way[name]
+
+
+def call_limits(settings: ColonySettings) -> CallLimits:
+    """The limits of calls, as they are set."""
+    return CallLimits(
+        calls_per_s=settings.calls_per_s,
+        calls_burst=settings.calls_burst,
+        calls_at_once=settings.max_calls_per_user,
+        refusals_per_s=settings.refusals_per_s,
+    )
 
 
 def _too_often(message: str, wait_s: float) -> ResourceExhausted:
