@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Self
 
 from coral.trust.chain import MAX_LINE_BYTES
 
 CURRENT_FILE = "audit.jsonl"
+_READ_BYTES = 1 << 20
 _FULL = re.compile(r"audit-(\d{16})\.jsonl")
 
 
@@ -30,24 +33,70 @@ def files(path: Path) -> list[Path]:
     return [*(full for _, full in full_files(path.parent)), path]
 
 
-def read_lines(path: Path, *, upto_bytes: int | None = None) -> Iterator[bytes]:
-    """The lines of one file without their line breaks. A line that is too long to be a record is cut, and so none.
+class Snapshot:
+    """The files of a copy as they are now, open: what is appended or put aside later does not change what is read."""
 
-    Args:
-        path: The file.
-        upto_bytes: How much of it; None for all.
+    def __init__(self, paths: Iterable[Path]) -> None:
+        """Opens them; one that is not there has no lines.
+
+        Raises:
+            OSError: One cannot be opened.
+        """
+        self._files: list[tuple[int, int]] = []
+        try:
+            for path in paths:
+                try:
+                    # Not blocking: opening a FIFO would wait for a writer.
+                    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+                except FileNotFoundError:
+                    continue
+                self._files.append((fd, os.fstat(fd).st_size))
+        except OSError:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the files."""
+        while self._files:
+            os.close(self._files.pop()[0])
+
+    def lines(self) -> Iterator[bytes]:
+        """All lines, without their line breaks. Of a line that is too long to be a record there is a part, which is none.
+
+        Raises:
+            OSError: A file cannot be read.
+        """
+        for fd, size in self._files:
+            yield from _lines(fd, size)
+
+
+def _lines(fd: int, size: int) -> Iterator[bytes]:
+    rest, at = b"", 0
+    while at < size:
+        part = os.pread(fd, min(_READ_BYTES, size - at), at)
+        if not part:
+            break
+        at += len(part)
+        *whole, rest = (rest + part).split(b"\n")
+        yield from whole
+        rest = rest[: MAX_LINE_BYTES + 1]
+    if rest:
+        yield rest
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """The lines of one file.
 
     Raises:
+        FileNotFoundError: It is not there.
         OSError: It cannot be read.
     """
-    left = upto_bytes
-    with path.open("rb") as file:
-        while line := file.readline(MAX_LINE_BYTES + 2):
-            if left is not None:
-                if len(line) > left:
-                    line = line[:left]
-                left -= len(line)
-            if line:
-                yield line.removesuffix(b"\n")
-            if left == 0:
-                return
+    path.stat()
+    with Snapshot([path]) as snapshot:
+        yield from snapshot.lines()

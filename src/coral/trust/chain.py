@@ -120,5 +120,14 @@ def time_text(time_ns: int) -> str:
     return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
+def time_ns(value: str) -> int:
+    """The wall-clock time, in ns, of what ``time_text`` wrote; 0 of anything else."""
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return 0
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000 if moment.tzinfo else 0
+
+
 def _json(document: dict[str, str | int]) -> bytes:
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()

@@ -135,6 +135,13 @@ ACTIONS: Mapping[str, Action] = {
         Action(name="DecideApproval", reach=Reach.LISTING, role=Role.VIEWER),
     ),
     **_table(
+        "coral.colony.v1.AuditService",
+        Action(name="QueryAudit", reach=Reach.COLONY, role=Role.ADMIN),
+        Action(name="ExportAudit", reach=Reach.COLONY, role=Role.ADMIN),
+        Action(name="VerifyAudit", reach=Reach.COLONY, role=Role.ADMIN),
+        Action(name="PurgeData", reach=Reach.COLONY, role=Role.ADMIN),
+    ),
+    **_table(
         "coral.colony.v1.EnrolmentService",
         Action(name="CreateInvite", reach=Reach.COLONY, role=Role.ADMIN),
         Action(name="JoinAgent", reach=Reach.AGENT, callers=frozenset({Kind.INVITED})),

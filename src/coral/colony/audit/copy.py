@@ -12,7 +12,8 @@ from pathlib import Path
 
 import structlog
 
-from coral.trust.audit_files import CURRENT_FILE, files, full_files, full_name, read_lines
+from coral.trust.audit_files import CURRENT_FILE, Snapshot, files, full_files, full_name, read_lines
+from coral.trust.evidence import sequences
 
 _TAIL_BYTES = 1 << 20
 
@@ -24,7 +25,7 @@ class CopyLost(OSError):
 
 
 class Copy:
-    """The copy in one folder. For one thread, but ``lines``."""
+    """The copy in one folder. For one thread."""
 
     def __init__(self, folder: Path, *, max_bytes: int) -> None:
         """Args: ``max_bytes`` is how large a file may become before it is put aside."""
@@ -150,26 +151,27 @@ class Copy:
                 path.unlink()
         self._sync_folder()
 
-    def lines(self, *, current_bytes: int | None = None) -> Iterator[bytes]:
-        """The lines of all files, oldest first; for any thread.
+    def snapshot(self) -> Snapshot:
+        """All files as they are now, to be read by any thread; the caller closes it.
 
-        Args:
-            current_bytes: How much of the file that is written now; None for all that is there.
+        Raises:
+            OSError: One cannot be opened.
+        """
+        return Snapshot(files(self.path))
+
+    def lines(self) -> Iterator[bytes]:
+        """The lines of all files, oldest first.
 
         Raises:
             OSError: A file cannot be read.
         """
-        for path in files(self.path):
-            yield from read_lines(path, upto_bytes=current_bytes if path == self.path else None)
+        with self.snapshot() as snapshot:
+            yield from snapshot.lines()
 
-    def last_lines(self) -> list[bytes]:
-        """The last lines of the newest file that has any, newest last."""
+    def newest_lines(self) -> list[bytes]:
+        """The last lines of the newest file that has any, newest first."""
         for path in reversed(files(self.path)):
-            with path.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - _TAIL_BYTES))
-                found = file.read().splitlines()
-            if found:
+            if found := last_lines(path):
                 return found
         return []
 
@@ -182,7 +184,12 @@ class Copy:
 
 
 def first_of(path: Path) -> int:
-    """The sequence that a file begins with; 0 if its first line has none."""
-    from coral.trust.evidence import sequences
-
+    """The sequence that a file begins with; 0 if it has no record."""
     return next((sequence for sequence, _ in sequences(read_lines(path))), 0)
+
+
+def last_lines(path: Path) -> list[bytes]:
+    """The last lines of a file, newest first."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+        return file.read().split(b"\n")[-2::-1]

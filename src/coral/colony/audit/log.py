@@ -243,6 +243,15 @@ class Audit:
             raise unwritable(self._table_failure) from None
         self._table_failure = ""
 
+    async def keep_from(self, first: int) -> None:
+        """Signs that records before ``first`` are kept no longer.
+
+        Raises:
+            Unavailable: It cannot be written; they must be kept.
+        """
+        await asyncio.wrap_future(self.writer.between(lambda: self.writer.let_go(first)))
+        await self._checkpoint(always=True)
+
     async def run(self) -> None:
         """Does what is due by the clock, until cancelled: rows into the table, checkpoints, folded refusals."""
         looked = 0.0
@@ -262,10 +271,10 @@ class Audit:
                 looked = time.monotonic()
                 self._tell(await self._failure())
 
-    async def _checkpoint(self) -> None:
+    async def _checkpoint(self, *, always: bool = False) -> None:
         """Signs what the table has, and keeps that apart."""
         await self.flush()
-        if self.writer.since_checkpoint:
+        if always or self.writer.since_checkpoint:
             self._checkpointed = time.monotonic()
             await self._answer(self.writer.checkpoint())
             await self.flush()

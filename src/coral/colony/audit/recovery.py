@@ -101,7 +101,7 @@ def _kept(copy: Copy, key: CheckpointKey) -> tuple[Record, Checkpoint] | None:
 
 def _signed(copy: Copy, key: CheckpointKey) -> tuple[Record, Checkpoint] | None:
     """The last checkpoint in the newest part of the copy."""
-    for line in reversed(copy.last_lines()):
+    for line in copy.newest_lines():
         if ACTION.encode() in line:
             try:
                 return checkpoint_of(line, {key.id: key.public})
@@ -111,7 +111,7 @@ def _signed(copy: Copy, key: CheckpointKey) -> tuple[Record, Checkpoint] | None:
 
 
 def _last_record(copy: Copy) -> Record | None:
-    for line in reversed(copy.last_lines()):
+    for line in copy.newest_lines():
         try:
             return parse(line)
         except NoRecord as error:

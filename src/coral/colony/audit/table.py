@@ -136,6 +136,14 @@ def hash_of(cursor: duckdb.DuckDBPyConnection, sequence: int) -> str:
     return str(row[0]) if row else ""
 
 
+def first_since(cursor: duckdb.DuckDBPyConnection, time: str) -> int:
+    """The first chained row from a time on, as records write it; 0 if there is none."""
+    row = cursor.execute(
+        "SELECT coalesce(min(sequence), 0) FROM audit_log WHERE hash <> '' AND \"time\" >= ?::TIMESTAMPTZ", [time]
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
 def delete_before(connection: duckdb.DuckDBPyConnection, sequence: int) -> None:
     """Removes rows that retention has ended; a job for ``Database.write``."""
     connection.execute("DELETE FROM audit_log WHERE sequence < ?", [sequence])

@@ -114,6 +114,10 @@ class Writer:
         self._queue.put(queued)
         return queued.done
 
+    def let_go(self, first: int) -> None:
+        """Has later checkpoints say that records before ``first`` are kept no longer; a job for ``between``."""
+        self.begins = max(self.begins, first)
+
     def keep_checkpoint(self) -> None:
         """Keeps the newest checkpoint outside of the log, once the table has it too; a restart counts on that.
 

@@ -223,6 +223,31 @@ def ended_early(connection: duckdb.DuckDBPyConnection, now_ns: int) -> list[Sess
     ]
 
 
+def ended_sessions(
+    connection: duckdb.DuckDBPyConnection, *, before_ns: int | None, service_name: str, session_id: str
+) -> list[tuple[str, str, str, int]]:
+    """Session id, service, function and end of the sessions that have ended, oldest first.
+
+    Args:
+        connection: A cursor.
+        before_ns: Only what ended before this time; None for all.
+        service_name: Only of this service; empty for all.
+        session_id: Only this one; empty for all.
+    """
+    found = connection.execute(
+        """
+        SELECT session_id, service_name, function_name, epoch_ns(ended_at) FROM debug_sessions
+        WHERE ended_at IS NOT NULL AND (?::BIGINT IS NULL OR ended_at < make_timestamptz(?::BIGINT))
+          AND (? = '' OR service_name = ?) AND (? = '' OR session_id = ?)
+        ORDER BY ended_at, session_id
+        """,
+        [
+            before_ns, None if before_ns is None else before_ns // 1000, service_name, service_name, session_id, session_id,
+        ],
+    ).fetchall()  # fmt: skip
+    return [(row[0], row[1], row[2], row[3]) for row in found]
+
+
 def ended_before(connection: duckdb.DuckDBPyConnection, when_ns: int, *, limit: int) -> list[str]:
     """The ids of the sessions that ended before ``when_ns``, oldest first."""
     found = connection.execute(

@@ -8,6 +8,7 @@ that was committed is there. The writer does that, with backoff; meanwhile reads
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import threading
 import time
@@ -32,6 +33,7 @@ _READERS = 4
 _FIRST_RETRY_S = 0.5
 _LAST_RETRY_S = 30.0
 _READ_TIMEOUT_S = 30.0
+_REWRITE_WAITS_S = 10.0
 _CONFIG: dict[str, Any] = {
     # No statement may touch a file or load code: the same instance answers `coral db query`.
     "enable_external_access": False,
@@ -43,6 +45,11 @@ _CONFIG: dict[str, Any] = {
 }
 _IN_MEMORY = {**_CONFIG, "temp_directory": ""}
 """Nothing is written: DuckDB would put what does not fit into the working directory."""
+
+
+@dataclass(slots=True)
+class _Rewrite:
+    done: Future[int] = field(default_factory=Future)
 
 
 @dataclass(slots=True)
@@ -60,13 +67,14 @@ class Database:
         self.name = "memory" if path is None else path.name
         self._migrations = migrations
         self._connection: duckdb.DuckDBPyConnection | None = None
-        self._jobs: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Write | _Rewrite | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._run, name=f"writer-{self.name}", daemon=True)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix=f"reader-{self.name}")
         self._guard = threading.Condition()
         self._cursors: set[duckdb.DuckDBPyConnection] = set()
         self._retry_s = _FIRST_RETRY_S
         self._retry_at = 0.0
+        self._rewriting = False
 
     async def open(self) -> None:
         """Opens the file, creating it if there is none, and brings its schema up to date.
@@ -109,6 +117,23 @@ class Database:
         write.done.add_done_callback(report)
         self._jobs.put(write)
 
+    async def rewrite(self) -> int:
+        """Copies the file anew, so that nothing is left in it of rows that were deleted; reads and writes wait for that.
+
+        DuckDB frees the blocks of deleted rows, and leaves in them what was there.
+
+        Returns:
+            By how many bytes the file is smaller; 0 in memory.
+
+        Raises:
+            Unavailable: It cannot be done now; the file is as it was.
+        """
+        if self.path is None:
+            return 0
+        rewriting = _Rewrite()
+        self._jobs.put(rewriting)
+        return await asyncio.shield(asyncio.wrap_future(rewriting.done))
+
     async def read(self, job: Job[T], *, timeout_s: float = _READ_TIMEOUT_S) -> T:
         """Runs ``job`` on a cursor of its own, beside the writer, over what is committed.
 
@@ -120,6 +145,7 @@ class Database:
 
     def _read(self, job: Job[T], timeout_s: float) -> T:
         with self._guard:
+            self._guard.wait_for(lambda: not self._rewriting, timeout=timeout_s)
             if self._connection is None:
                 raise self._unavailable()
             cursor = self._connection.cursor()
@@ -141,20 +167,18 @@ class Database:
     def _run(self) -> None:
         stopping = False
         while not stopping:
-            first = self._jobs.get()
-            group = [] if first is None else [first]
-            stopping = first is None
-            while len(group) < _GROUP and not stopping:
-                try:
-                    following = self._jobs.get_nowait()
-                except queue.Empty:
+            following = self._jobs.get()
+            group: list[_Write] = []
+            while isinstance(following, _Write):
+                group.append(following)
+                if len(group) == _GROUP or self._jobs.empty():
                     break
-                if following is None:
-                    stopping = True
-                else:
-                    group.append(following)
+                following = self._jobs.get()
             if group:
                 self._transact(group)
+            if isinstance(following, _Rewrite):
+                self._rewrite(following)
+            stopping = following is None
 
     def _transact(self, group: list[_Write]) -> None:
         if not self._ready():
@@ -178,6 +202,26 @@ class Database:
         self._retry_s = _FIRST_RETRY_S
         for write, result in zip(group, results, strict=True):
             write.done.set_result(result)
+
+    def _rewrite(self, rewriting: _Rewrite) -> None:
+        if not self._ready():
+            rewriting.done.set_exception(self._unavailable())
+            return
+        assert self.path is not None, "rewrite() has looked"
+        with self._guard:
+            self._rewriting = True
+            self._guard.wait_for(lambda: not self._cursors, timeout=_REWRITE_WAITS_S)
+        try:
+            self._disconnect()
+            rewriting.done.set_result(copied_anew(self.path))
+        except (duckdb.Error, OSError) as error:
+            _log.error("the database was not copied anew", file=self.name, error=str(error))
+            rewriting.done.set_exception(self._unavailable())
+        finally:
+            self._ready()
+            with self._guard:
+                self._rewriting = False
+                self._guard.notify_all()
 
     def _commit(self, group: list[_Write]) -> list[Any]:
         connection = self._connection
@@ -270,6 +314,40 @@ class Database:
             f"The colony's database {self.name} cannot be used now.",
             hint="Free disk space in its state directory if that is full; it is opened anew by itself.",
         )
+
+
+def copied_anew(path: Path) -> int:
+    """Puts a copy of a database that nobody has open in its place; a crash leaves the one or the other.
+
+    Returns:
+        By how many bytes it is smaller.
+
+    Raises:
+        duckdb.Error: It cannot be copied.
+        OSError: Likewise.
+    """
+    before = path.stat().st_size
+    if path.with_name(f"{path.name}.wal").exists():
+        raise OSError(f"{path} was not closed completely")
+    beside = path.with_name(f".{path.name}.anew")
+    beside.unlink(missing_ok=True)
+    try:
+        with duckdb.connect(config={"threads": 1, "memory_limit": "1GB", "temp_directory": ""}) as connection:
+            for name, file, mode in (("old", path, " (READ_ONLY)"), ("anew", beside, "")):
+                quoted = str(file).replace("'", "''")
+                connection.execute(f"ATTACH '{quoted}' AS {name}{mode}")
+            connection.execute("COPY FROM DATABASE old TO anew")
+        with beside.open("rb") as copied:
+            os.fsync(copied.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return before - path.stat().st_size
 
 
 def _holder(message: str) -> str:

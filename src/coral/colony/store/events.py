@@ -176,6 +176,15 @@ def slowest(connection: duckdb.DuckDBPyConnection, *, session_id: str, limit: in
     )
 
 
+def count_events(connection: duckdb.DuckDBPyConnection, session_ids: Sequence[str]) -> dict[str, int]:
+    """Session id to how many events of it are stored; without those that have none."""
+    found = connection.execute(
+        "SELECT session_id, count(*) FROM uprobe_events WHERE list_contains(?::VARCHAR[], session_id) GROUP BY session_id",
+        [list(session_ids)],
+    ).fetchall()
+    return dict(found)
+
+
 def delete_events(connection: duckdb.DuckDBPyConnection, session_ids: Sequence[str]) -> None:
     """Removes the events and the progress of sessions; a job for ``Database.write``."""
     ids = [list(session_ids)]
