@@ -10,9 +10,12 @@ from pathlib import Path
 
 import structlog
 
+from coral.colony.access.rights import Rights
 from coral.colony.audit import Audit
+from coral.colony.audit.retention import prune_forever
 from coral.colony.book import SessionBook
 from coral.colony.collectors import Collectors
+from coral.colony.expulsion import Expulsion
 from coral.colony.followers import Followers
 from coral.colony.functions import Functions
 from coral.colony.housekeeping import cleanup, flush_registry
@@ -20,11 +23,17 @@ from coral.colony.ingest import Ingest
 from coral.colony.inspect import Inspector
 from coral.colony.orchestrator import Orchestrator
 from coral.colony.pool import AgentPool
+from coral.colony.purge import Purger
 from coral.colony.queries import Queries
 from coral.colony.recovery import recover
 from coral.colony.registry import Registry
+from coral.colony.secured import Secured
+from coral.colony.servicers.access import AccessServicer
+from coral.colony.servicers.audit import AuditServicer
 from coral.colony.servicers.debug import DebugServicer
+from coral.colony.servicers.enrolment import EnrolmentServicer
 from coral.colony.servicers.inspect import InspectServicer
+from coral.colony.servicers.policy import PolicyServicer
 from coral.colony.servicers.registry import RegistryServicer
 from coral.colony.slots import SlotLimits, Slots
 from coral.colony.store.database import Database
@@ -33,11 +42,20 @@ from coral.colony.tasks import Tasks
 from coral.colony.watch import GRACE_S, Watch
 from coral.config.settings import ColonySettings
 from coral.model.errors import FailedPrecondition
+from coral.trust.colony_keys import ColonyKeys
 from coral.wire._generated.colony.v1 import (
+    access_pb2,
+    access_pb2_grpc,
+    audit_pb2,
+    audit_pb2_grpc,
     debug_pb2,
     debug_pb2_grpc,
+    enrolment_pb2,
+    enrolment_pb2_grpc,
     inspect_pb2,
     inspect_pb2_grpc,
+    policy_pb2,
+    policy_pb2_grpc,
     registry_pb2,
     registry_pb2_grpc,
 )
@@ -46,16 +64,35 @@ from coral.wire.server import Server
 
 _log = structlog.get_logger(__name__)
 _STOP_GRACE_S = 0.5
+_SERVICES = tuple(
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in (
+        (debug_pb2, "DebugService"),
+        (registry_pb2, "RegistryService"),
+        (inspect_pb2, "InspectService"),
+        (policy_pb2, "PolicyService"),
+        (access_pb2, "AccessService"),
+        (audit_pb2, "AuditService"),
+    )
+)
 
 
 class Colony:
     """One control plane over one state directory, or over tables in memory."""
 
-    def __init__(self, settings: ColonySettings, *, in_memory: bool = False, grace_s: float = GRACE_S) -> None:
+    def __init__(
+        self,
+        settings: ColonySettings,
+        *,
+        keys: ColonyKeys | None = None,
+        in_memory: bool = False,
+        grace_s: float = GRACE_S,
+    ) -> None:
         """Builds it; nothing is opened yet.
 
         Args:
             settings: Where to listen, where the state is, and the limits.
+            keys: Its keys; None for a colony that asks for no credentials, in plain text, and on loopback only.
             in_memory: Whether it leaves the state directory alone and forgets everything at its end.
             grace_s: How long after a deadline an agent may stay silent before its session is lost.
         """
@@ -66,10 +103,12 @@ class Colony:
         self._control = Database(state_dir and state_dir / "control.duckdb", CONTROL)
         self._events = Database(state_dir and state_dir / "events.duckdb", EVENTS)
         self._tasks = Tasks()
-        self._pool = AgentPool()
         self._audit = Audit(self._control, folder=state_dir, copy_bytes=settings.audit_copy_bytes)
         self._registry = Registry(self._control, offline_after_s=offline_after_s)
         self._book = SessionBook(self._control)
+        self._rights = Rights(settings, control=self._control, audit=self._audit)
+        self._secured = None if keys is None else self._secured_by(keys)
+        self._pool = AgentPool(self._secured.dialling if self._secured else None)
         self._slots = Slots(self._book, slot_limits(settings))
         self._ingest = Ingest(self._events, self._book, min_free_bytes=settings.min_free_bytes)
         self._collectors = Collectors(self._pool, self._book, self._slots)
@@ -83,8 +122,18 @@ class Colony:
             silent_s=offline_after_s,
             grace_s=grace_s,
         )
-        self._server = Server()
+        self._server = Server(self._secured.door.guard if self._secured else None)
         self.address = ""
+
+    def _secured_by(self, keys: ColonyKeys) -> Secured:
+        return Secured(
+            self._settings,
+            keys,
+            control=self._control,
+            audit=self._audit,
+            authoriser=self._rights.authoriser,
+            sessions=self._book,
+        )
 
     async def start(self) -> str:
         """Opens the databases, follows what ran, and serves.
@@ -93,9 +142,10 @@ class Colony:
             HOST:PORT that it serves on.
 
         Raises:
-            FailedPrecondition: The address is taken or not loopback, or the state directory is in use.
+            FailedPrecondition: The address is taken, or not loopback without keys; the state directory is in use, or its
+                policies are broken.
         """
-        check_listen(self._settings.listen)
+        check_listen(self._settings.listen, secured=self._secured is not None)
         if self._state_dir is not None:
             make_private(self._state_dir)
         try:
@@ -103,6 +153,9 @@ class Colony:
             await self._events.open()
             await self._audit.open()
             await self._registry.load()
+            await self._rights.open()
+            if self._secured is not None:
+                await self._secured.open()
             recovered = await recover(
                 control_db=self._control,
                 events_db=self._events,
@@ -112,15 +165,7 @@ class Colony:
                 registry=self._registry,
             )
             self._serve()
-            self.address = await self._server.start(
-                self._settings.listen,
-                services=[
-                    debug_pb2.DESCRIPTOR.services_by_name["DebugService"].full_name,
-                    registry_pb2.DESCRIPTOR.services_by_name["RegistryService"].full_name,
-                    inspect_pb2.DESCRIPTOR.services_by_name["InspectService"].full_name,
-                ],
-                flag="--listen",
-            )
+            self.address = await self._listen()
         except BaseException:
             await self._close()
             raise
@@ -130,6 +175,11 @@ class Colony:
             _log.info("sessions resumed", sessions=len(recovered))
         return self.address
 
+    @property
+    def agent_address(self) -> str:
+        """HOST:PORT where it serves agents by mutual TLS; empty for a colony without keys, whose agents use ``address``."""
+        return self._secured.agent_address if self._secured else ""
+
     async def run(self, stop: asyncio.Event) -> None:
         """Works until ``stop`` is set, then ends in order. Running sessions stay with their agents."""
         try:
@@ -137,7 +187,9 @@ class Colony:
                 working = [
                     group.create_task(self._ingest.run()),
                     group.create_task(self._audit.run()),
+                    group.create_task(prune_forever(self._audit, retention_s=self._settings.audit_retention_s)),
                     group.create_task(flush_registry(self._registry)),
+                    group.create_task(self._rights.run()),
                     group.create_task(
                         cleanup(
                             control_db=self._control,
@@ -146,6 +198,8 @@ class Colony:
                         )
                     ),
                 ]
+                if self._secured is not None:
+                    working.append(group.create_task(self._secured.keys.run()))
                 await stop.wait()
                 await self._server.stop(_STOP_GRACE_S)
                 await self._tasks.stop()
@@ -162,6 +216,19 @@ class Colony:
         await self._audit.close()
         await self._control.close()
         await self._events.close()
+
+    async def _listen(self) -> str:
+        secured = self._secured
+        if secured is not None:
+            secured.agent_address = self._server.bind(
+                secured.agent_listen(), flag="--agent-listen", credentials=secured.of_agents()
+            )
+        return await self._server.start(
+            self._settings.listen,
+            services=self._services,
+            flag="--listen",
+            credentials=secured.of_users() if secured is not None else None,
+        )
 
     def _serve(self) -> None:
         orchestrator = Orchestrator(
@@ -180,6 +247,7 @@ class Colony:
             followers=Followers(self._book, self._events),
             book=self._book,
             audit=self._audit,
+            sight=self._rights.authoriser,
         )
         registry = RegistryServicer(
             registry=self._registry,
@@ -195,9 +263,45 @@ class Colony:
             functions=Functions(self._registry, self._pool),
             audit=self._audit,
         )
-        debug_pb2_grpc.add_DebugServiceServicer_to_server(debug, self._server.grpc)
-        registry_pb2_grpc.add_RegistryServiceServicer_to_server(registry, self._server.grpc)
-        inspect_pb2_grpc.add_InspectServiceServicer_to_server(inspector, self._server.grpc)
+        tokens = self._secured.door.tokens if self._secured else None
+        policy = PolicyServicer(
+            in_force=self._rights.in_force,
+            authoriser=self._rights.authoriser,
+            approvals=self._rights.approvals,
+            roles_of=tokens.roles_of if tokens else lambda _: (),
+            audit=self._audit,
+            enforced=self._secured is not None,
+        )
+        server = self._server.grpc
+        debug_pb2_grpc.add_DebugServiceServicer_to_server(debug, server)
+        registry_pb2_grpc.add_RegistryServiceServicer_to_server(registry, server)
+        inspect_pb2_grpc.add_InspectServiceServicer_to_server(inspector, server)
+        policy_pb2_grpc.add_PolicyServiceServicer_to_server(policy, server)
+        access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(tokens=tokens, audit=self._audit), server)
+        purger = Purger(control_db=self._control, events_db=self._events, book=self._book)
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(audit=self._audit, purger=purger), server)
+        self._services = [*_SERVICES]
+        if self._secured is not None:
+            self._serve_enrolment(self._secured)
+
+    def _serve_enrolment(self, secured: Secured) -> None:
+        expulsion = Expulsion(
+            enrolment=secured.enrolment,
+            registry=self._registry,
+            book=self._book,
+            collectors=self._collectors,
+            pool=self._pool,
+        )
+        expulsion.forget_strangers()
+        enrolment = EnrolmentServicer(
+            enrolment=secured.enrolment,
+            expulsion=expulsion,
+            keys=lambda: secured.keys.keys,
+            agent_port=secured.agent_port,
+            audit=self._audit,
+        )
+        enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(enrolment, self._server.grpc)
+        self._services.append(enrolment_pb2.DESCRIPTOR.services_by_name["EnrolmentService"].full_name)
 
 
 def slot_limits(settings: ColonySettings) -> SlotLimits:
@@ -211,12 +315,16 @@ def slot_limits(settings: ColonySettings) -> SlotLimits:
     )
 
 
-def check_listen(listen: str) -> None:
+def check_listen(listen: str, *, secured: bool) -> None:
     """Checks an address before anything else is touched.
+
+    Args:
+        listen: HOST:PORT.
+        secured: Whether it is served with TLS and credentials.
 
     Raises:
         InvalidArgument: It is not HOST:PORT.
-        FailedPrecondition: It is not loopback, or its port is taken.
+        FailedPrecondition: It is neither secured nor loopback, or its port is taken.
     """
     host, port = split_address(listen)
     try:
@@ -224,11 +332,11 @@ def check_listen(listen: str) -> None:
     except OSError as error:
         raise FailedPrecondition(f"Cannot listen on {listen}: {error}.", hint="Choose another with --listen.") from None
     for family, _, _, _, address in found:
-        if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+        if not secured and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
             raise FailedPrecondition(
                 f"The colony does not listen on {listen}: it has no TLS and no authentication, so anybody who reaches it "
                 "could attach probes.",
-                hint="Listen on 127.0.0.1 or ::1 with --listen, and reach it through a tunnel.",
+                hint="Give it keys with `coral colony init` and leave --insecure out, or listen on 127.0.0.1 with --listen.",
             )
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

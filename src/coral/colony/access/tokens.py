@@ -147,6 +147,10 @@ class TokenBook:
         await self._control.write(lambda connection: revoke_token(connection, found.token_id, revoked_at_ns))
         return revoked
 
+    def roles_of(self, name: str) -> tuple[Role, ...]:
+        """The roles that a user has by a token that counts; none if there is no such token."""
+        return tuple(record.role for record in self.active() if record.name == name)
+
     def active(self) -> list[TokenRecord]:
         """Those that count, newest first."""
         return [record for record in self.every() if self.status(record) == "active"]

@@ -9,7 +9,7 @@ from typing import Any
 from coral.colony.access.tokens import DEFAULT_LIFE_NS, TokenBook
 from coral.colony.audit import Audit
 from coral.colony.store.tokens import TokenRecord
-from coral.model.errors import CoralError
+from coral.model.errors import CoralError, FailedPrecondition
 from coral.model.principal import current_principal
 from coral.wire._generated.colony.v1 import access_pb2, access_pb2_grpc
 from coral.wire.convert import duration_ns, timestamp
@@ -21,11 +21,11 @@ class AccessServicer(access_pb2_grpc.AccessServiceServicer):
     """Answers ``coral login`` and ``coral token``.
 
     Args:
-        tokens: Those of the colony's users.
+        tokens: Those of the colony's users; None where nobody is asked for one.
         audit: Where it is written down.
     """
 
-    def __init__(self, *, tokens: TokenBook, audit: Audit) -> None:
+    def __init__(self, *, tokens: TokenBook | None, audit: Audit) -> None:
         self._tokens = tokens
         self._audit = audit
 
@@ -50,7 +50,7 @@ class AccessServicer(access_pb2_grpc.AccessServiceServicer):
         entry = self._audit.entry(who, "CreateToken", reason=f"{request.role} {request.name}")
         await self._audit.before(entry)
         try:
-            token, record = await self._tokens.create(
+            token, record = await self._book().create(
                 name=request.name,
                 role=request.role,
                 life_ns=duration_ns(request.expires_in) if request.HasField("expires_in") else DEFAULT_LIFE_NS,
@@ -66,7 +66,7 @@ class AccessServicer(access_pb2_grpc.AccessServiceServicer):
     async def ListTokens(self, request: access_pb2.ListTokensRequest, context: Any) -> access_pb2.ListTokensResponse:
         """Newest first; without their secrets, which nobody has."""
         async with self._audit.noting(self._audit.entry(current_principal(), "ListTokens")):
-            records = self._tokens.every() if request.ended else self._tokens.active()
+            records = self._book().every() if request.ended else self._book().active()
             return access_pb2.ListTokensResponse(tokens=[self._message(record) for record in records[:_MAX_LISTED]])
 
     async def RevokeToken(self, request: access_pb2.RevokeTokenRequest, context: Any) -> access_pb2.RevokeTokenResponse:
@@ -74,15 +74,23 @@ class AccessServicer(access_pb2_grpc.AccessServiceServicer):
         entry = self._audit.entry(current_principal(), "RevokeToken", reason=request.name)
         await self._audit.before(entry)
         try:
-            record = await self._tokens.revoke(request.name)
+            record = await self._book().revoke(request.name)
         except CoralError as error:
             self._audit.outcome(entry, error)
             raise
         self._audit.outcome(entry)
         return access_pb2.RevokeTokenResponse(revoked=self._message(record))
 
+    def _book(self) -> TokenBook:
+        if self._tokens is None:
+            raise FailedPrecondition(
+                "This colony asks nobody for a token.",
+                hint="Give it keys with `coral colony init`, and leave --insecure out.",
+            )
+        return self._tokens
+
     def _message(self, record: TokenRecord) -> access_pb2.AccessToken:
-        used_at_ns = self._tokens.used_at_ns(record.token_id)
+        used_at_ns = self._book().used_at_ns(record.token_id)
         return access_pb2.AccessToken(
             token_id=record.token_id,
             name=record.name,
@@ -93,5 +101,5 @@ class AccessServicer(access_pb2_grpc.AccessServiceServicer):
             expires_at=timestamp(record.expires_at_ns) if record.expires_at_ns is not None else None,
             revoked_at=timestamp(record.revoked_at_ns) if record.revoked_at_ns is not None else None,
             last_used_at=timestamp(used_at_ns) if used_at_ns is not None else None,
-            status=self._tokens.status(record),
+            status=self._book().status(record),
         )
