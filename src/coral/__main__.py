@@ -26,6 +26,12 @@ COMMANDS = {
     "trace": ("coral.dev.trace_command:trace", "Watch a function of one process, without any daemon."),
     "doctor": ("coral.dev.doctor_command:doctor", "Check what works on this host, and what to do where it does not."),
     "config show": ("coral.cli.config_command:show", "Show the settings, and where each comes from."),
+    "policy check": ("coral.cli.policy_commands:check", "Check policies: files of them, or those of the colony."),
+    "policy test": ("coral.cli.policy_commands:run_test", "Try cases on policies."),
+    "policy explain": ("coral.cli.policy_commands:explain", "Say what the colony's policies would decide, and why."),
+    "approval list": ("coral.cli.approval_commands:list_approvals", "List what waits for somebody's approval."),
+    "approval approve": ("coral.cli.approval_commands:approve", "Let somebody else do what they asked to do."),
+    "approval deny": ("coral.cli.approval_commands:deny", "Refuse what somebody else asked to do."),
     "db query": ("coral.cli.database_command:query", "Ask the colony's database in SQL."),
 }
 """By path: where the command is, and its one-line help."""
@@ -38,6 +44,8 @@ GROUPS = {
     "debug": "Debug a service.",
     "debug session": "What is and was debugged.",
     "config": "The settings of colony and agent.",
+    "policy": "Who may do what.",
+    "approval": "What needs a second person.",
     "db": "The colony's database.",
 }
 """By path: the one-line help of each group."""

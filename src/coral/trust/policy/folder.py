@@ -70,7 +70,11 @@ def read_file(path: Path, *, guarded: bool = False) -> Source:
                 _check_writers(path, status)
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise _unreadable(path, error) from None
+        if guarded:
+            raise _unreadable(path, error) from None
+        raise FailedPrecondition(
+            f"{printable(str(path))} cannot be read: {error.strerror or error}.", hint="Is that the right file?"
+        ) from None
     if len(data) > MAX_FILE_BYTES:
         raise FailedPrecondition(
             f"{printable(str(path))} has more than {MAX_FILE_BYTES:,} bytes.", hint="Split it into several files."
