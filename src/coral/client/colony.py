@@ -14,6 +14,8 @@ from coral.model.errors import CoralError, Internal, NotFound, Unavailable
 from coral.wire._generated.colony.v1 import (
     debug_pb2,
     debug_pb2_grpc,
+    enrolment_pb2,
+    enrolment_pb2_grpc,
     inspect_pb2,
     inspect_pb2_grpc,
     registry_pb2,
@@ -61,6 +63,7 @@ class ColonyClient:
         self._debug = debug_pb2_grpc.DebugServiceStub(self._channel)
         self._registry = registry_pb2_grpc.RegistryServiceStub(self._channel)
         self._inspect = inspect_pb2_grpc.InspectServiceStub(self._channel)
+        self._enrolment = enrolment_pb2_grpc.EnrolmentServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -179,6 +182,32 @@ class ColonyClient:
     ) -> registry_pb2.HeartbeatResponse:
         """An agent says that it is alive, and what runs on its host."""
         response: registry_pb2.HeartbeatResponse = await self.call(self._registry.Heartbeat, request, timeout_s)
+        return response
+
+    async def invite(
+        self, request: enrolment_pb2.CreateInviteRequest, *, timeout_s: float = CALL_TIMEOUT_S
+    ) -> enrolment_pb2.CreateInviteResponse:
+        """An invitation for a host."""
+        response: enrolment_pb2.CreateInviteResponse = await self.call(self._enrolment.CreateInvite, request, timeout_s)
+        return response
+
+    async def revoke_agent(
+        self, request: enrolment_pb2.RevokeAgentRequest, *, timeout_s: float = CALL_TIMEOUT_S
+    ) -> enrolment_pb2.RevokeAgentResponse:
+        """Puts an agent out."""
+        response: enrolment_pb2.RevokeAgentResponse = await self.call(self._enrolment.RevokeAgent, request, timeout_s)
+        return response
+
+    async def join(self, request: enrolment_pb2.JoinAgentRequest, *, timeout_s: float) -> enrolment_pb2.JoinAgentResponse:
+        """A host joins, with an invitation as the token of the endpoint."""
+        response: enrolment_pb2.JoinAgentResponse = await self.call(self._enrolment.JoinAgent, request, timeout_s)
+        return response
+
+    async def renew(
+        self, request: enrolment_pb2.RenewAgentRequest, *, timeout_s: float
+    ) -> enrolment_pb2.RenewAgentResponse:
+        """An agent gets a new certificate."""
+        response: enrolment_pb2.RenewAgentResponse = await self.call(self._enrolment.RenewAgent, request, timeout_s)
         return response
 
     async def query_database(self, sql: str) -> tuple[pa.Table, bool]:
