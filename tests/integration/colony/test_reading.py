@@ -117,7 +117,7 @@ def test_list_of_sessions(tmp_path: Path) -> None:
             seen = []
             request = debug_pb2.ListDebugSessionsRequest(service_name="checkout", page_size=2)
             while True:
-                page = await client._call(client._debug.ListDebugSessions, request, 5.0)
+                page = await client.call(client._debug.ListDebugSessions, request, 5.0)
                 seen.append([one.session_id for one in page.sessions])
                 if not page.next_page_token:
                     break

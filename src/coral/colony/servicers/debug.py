@@ -113,7 +113,7 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
             found = await self._queries.sessions(query, request.page_token)
             if query.session_id and found.sessions:
                 noted.about(found.sessions[0])
-            return await asyncio.to_thread(_sessions_response, query, found)
+            return await asyncio.to_thread(_sessions_response, query, found, current_principal())
 
     async def GetDebugResults(
         self, request: debug_pb2.GetDebugResultsRequest, context: Any
@@ -213,17 +213,19 @@ def _events_response(query: EventsQuery, found: EventsPage) -> debug_pb2.QueryUp
     return response
 
 
-def _sessions_response(query: SessionsQuery, found: SessionsPage) -> debug_pb2.ListDebugSessionsResponse:
-    """A page as a message; of sessions too large for one message, only the first."""
+def _sessions_response(query: SessionsQuery, found: SessionsPage, who: Principal) -> debug_pb2.ListDebugSessionsResponse:
+    """What the caller's credential is good for of a page, as a message; of sessions too large for one, only the first."""
     response = debug_pb2.ListDebugSessionsResponse()
-    size, more = 0, found.more
+    size, more, last = 0, found.more, None
     for session in found.sessions:
-        message = session_message(session)
-        size += message.ByteSize()
-        if size > _MAX_BYTES and response.sessions:
-            more = True
-            break
-        response.sessions.append(message)
-    if more:
-        response.next_page_token = query.token(found.sessions[len(response.sessions) - 1])
+        if who.in_scope(session.service_name):
+            message = session_message(session)
+            size += message.ByteSize()
+            if size > _MAX_BYTES and response.sessions:
+                more = True
+                break
+            response.sessions.append(message)
+        last = session
+    if more and last is not None:
+        response.next_page_token = query.token(last)
     return response

@@ -85,7 +85,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         who = current_principal()
         async with self._audit.noting(self._audit.entry(who, "ListServices", service_name=request.name)):
             check_name(request.name, "name", required=False)
-            found = self._registry.services(request.name)
+            found = [service for service in self._registry.services(request.name) if who.in_scope(service.name)]
             return registry_pb2.ListServicesResponse(services=[service_to(service) for service in found])
 
 
