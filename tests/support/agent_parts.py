@@ -18,13 +18,21 @@ from coral.procfs.table import ProcessTable
 
 
 @asynccontextmanager
-async def collectors_on(engine: Engine, *, limit: int = 4, policy: LocalPolicy | None = None) -> AsyncIterator[Collectors]:
+async def collectors_on(
+    engine: Engine, *, limit: int = 4, policy: LocalPolicy | None = None, **limits: int
+) -> AsyncIterator[Collectors]:
     """Running collectors over an engine, with everything below them real; at most ``limit`` at once."""
     async with Parser() as parser:
         processes = Processes(ProcessTable(), "test")
         attacher = Attacher(engine, Resolver(parser), processes, policy)
         collectors = Collectors(
-            agent_id="test", engine=engine, attacher=attacher, processes=processes, window_bytes=1 << 20, limit=limit
+            agent_id="test",
+            engine=engine,
+            attacher=attacher,
+            processes=processes,
+            window_bytes=1 << 20,
+            limit=limit,
+            **limits,
         )
         running = asyncio.create_task(collectors.run())
         try:

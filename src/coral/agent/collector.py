@@ -88,6 +88,7 @@ class Collector:
         accepted_boot_ns: When it was accepted.
         accepted_wall_ns: Likewise, by the wall clock.
         actor: Who asked for it.
+        max_sites: In how many places it may probe.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Collector:
         accepted_boot_ns: int,
         accepted_wall_ns: int,
         actor: str = "",
+        max_sites: int = MAX_SITES,
     ) -> None:
         self.collector_id = collector_id
         self.session_id = session_id
@@ -110,6 +112,7 @@ class Collector:
         self.agent_id = agent_id
         self.spec = spec
         self.actor = actor
+        self._max_sites = min(max_sites, MAX_SITES)
         self.slot = slot
         self.expires_boot_ns = accepted_boot_ns + spec.duration_ns
         self.expires_at_ns = accepted_wall_ns + spec.duration_ns
@@ -193,11 +196,14 @@ class Collector:
         """Makes room for an image among the collector's sites.
 
         Raises:
-            ResourceExhausted: They would be more than a cookie can tell apart.
+            ResourceExhausted: They would be more than a session may have.
         """
-        if len(self.sites) + len(plan.sites) > MAX_SITES:
+        sites = len(self.sites) + len(plan.sites)
+        if sites > self._max_sites:
             raise ResourceExhausted(
-                f"{plan.name} has too many sites for one session.", hint="Narrow the session to one service."
+                f"{plan.name} would be probed in {sites:,} places; one session may have {self._max_sites:,} on this host.",
+                hint="Name one function of those that are meant, or raise max_sites in the agent's settings.",
+                details={"limit": "max_sites", "allowed": str(self._max_sites)},
             )
         group = Group(
             key=key,

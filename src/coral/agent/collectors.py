@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import os
 import time
 from collections.abc import Collection, Iterable, Sequence
@@ -16,6 +17,7 @@ from ulid import ULID
 from coral.agent.attach import Attacher, attached_sites
 from coral.agent.clock import boot_ns, wall_ns
 from coral.agent.collector import Collector
+from coral.agent.event_rate import EventRate, bounded
 from coral.agent.guards import Guards
 from coral.agent.lockdown import Switch
 from coral.agent.open_calls import proven_gone
@@ -25,6 +27,7 @@ from coral.agent.readback import changed
 from coral.agent.reloads import reloaded
 from coral.agent.resolve import LibraryNotLoaded
 from coral.events.record import EVENT, Array
+from coral.kernel.cookie import MAX_SITES
 from coral.kernel.engine import Drained, Engine
 from coral.kernel.layout import ControlKind
 from coral.model.errors import (
@@ -66,6 +69,9 @@ class Collectors:
         processes: Those of the host.
         window_bytes: For the events of all collectors together.
         limit: How many may run at once.
+        max_sites: In how many places one may probe.
+        session_events_per_s: How many events one may report; 0 for any.
+        events_per_s: How many all may report together.
         switch: Whether anything may be attached at all.
     """
 
@@ -78,6 +84,9 @@ class Collectors:
         processes: Processes,
         window_bytes: int,
         limit: int,
+        max_sites: int = MAX_SITES,
+        session_events_per_s: int = 0,
+        events_per_s: float = math.inf,
         switch: Switch | None = None,
     ) -> None:
         self.agent_id = agent_id
@@ -86,6 +95,9 @@ class Collectors:
         self._processes = processes
         self._window_events = window_bytes // EVENT.itemsize
         self._limit = limit
+        self._max_sites = max_sites
+        self._session_events_per_s = session_events_per_s
+        self._rate = EventRate(events_per_s=events_per_s)
         self._switch = switch
         self._by_id: dict[str, Collector] = {}
         self._by_slot: dict[int, Collector] = {}
@@ -192,6 +204,7 @@ class Collectors:
 
     async def _start(self, spec: ProbeSpec, session_id: str, actor: str, of_colony: bool) -> Collector:
         accepted_boot_ns, accepted_wall_ns = boot_ns(), wall_ns()
+        spec = bounded(spec, events_per_s=self._session_events_per_s)
         self._check_lockdown()
         if len(self.running) + len(self._starting) > self._limit:
             raise self._full()
@@ -209,6 +222,7 @@ class Collectors:
             accepted_boot_ns=accepted_boot_ns,
             accepted_wall_ns=accepted_wall_ns,
             actor=actor,
+            max_sites=self._max_sites,
         )
         self._by_slot[collector.slot] = collector
         try:
@@ -340,8 +354,17 @@ class Collectors:
             before, lost = lost, self._engine.lost()
             if lost != before:
                 _log.error("the kernel's tables of processes were full: forked children may be missing", **lost)
+            self._end_the_loudest(running)
             await asyncio.to_thread(self._guards.release)
             self._forget_old()
+
+    def _end_the_loudest(self, running: Sequence[Collector]) -> None:
+        """Ends the session that reports the most while all together report more than this host may."""
+        reported = {collector.collector_id: collector.window.last_sequence for collector in running}
+        loudest = self._rate.too_much(reported, now=time.monotonic())
+        if loudest:
+            _log.warning("too many events for this host", collector=loudest, events=reported[loudest])
+            self.get(loudest).request_stop(ReasonCode.OVER_BUDGET)
 
     async def _follow_libraries(self, collector: Collector, *, turn: int) -> None:
         """Processes that have loaded another file in the place of the probed library join anew, with that."""
@@ -443,6 +466,7 @@ _SENTENCES = {
     ReasonCode.DEADLINE: "its time was up",
     ReasonCode.USER: "it was stopped",
     ReasonCode.MAX_EVENTS: "max_events was reached",
+    ReasonCode.OVER_BUDGET: "all sessions of this host together reported more events than it allows, and it the most",
     ReasonCode.LOCKDOWN: "the host was locked down (coral agent lockdown)",
 }
 

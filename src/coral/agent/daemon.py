@@ -103,6 +103,9 @@ async def serve(
                 processes=processes,
                 window_bytes=settings.window_bytes,
                 limit=settings.max_collectors,
+                max_sites=settings.max_sites,
+                session_events_per_s=settings.session_events_per_s,
+                events_per_s=settings.events_per_s,
                 switch=switch,
             )
             server = Server()

@@ -220,6 +220,9 @@ class AgentSettings(_Settings):
         window_bytes: How much of each collector's events is kept for readers.
         max_open_calls: How many calls may be tracked at once.
         max_collectors: How many collectors may run at once.
+        max_sites: In how many places of programs one collector may probe.
+        session_events_per_s: How many events a second one collector may report; those beyond are ``rate_limited``. 0: any.
+        events_per_s: How many all may report together, for longer than a moment; the one that reports most is ended then.
         debug_folders: Where debug files are looked for, by build id and by name, as each process sees them and on the host.
         deny: What this agent never probes, whoever asks, besides what is denied by default.
         deny_by_default: What is denied unless this is given: those who do give the whole list, ``[]`` for none.
@@ -240,6 +243,9 @@ class AgentSettings(_Settings):
     window_bytes: Count = 128 * _MIB
     max_open_calls: Count = 131_072
     max_collectors: Count = 64
+    max_sites: Count = 10_000
+    session_events_per_s: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
+    events_per_s: Count = 2_000_000
     debug_folders: tuple[Folder, ...] = ("/usr/lib/debug",)
     deny: tuple[Denial, ...] = ()
     deny_by_default: tuple[Denial, ...] = DENIED_BY_DEFAULT
