@@ -15,7 +15,9 @@ from support.running_colony import SETTINGS
 from coral.client.endpoint import Endpoint
 from coral.colony.daemon import Colony
 from coral.config.settings import ColonySettings
-from coral.trust.colony_keys import ColonyKeys
+from coral.trust.authority import COLONY_DNS, KeyPair, new_key, private_pem, request_for
+from coral.trust.colony_keys import ColonyKeys, is_initialised
+from coral.trust.secret_files import private_folder
 
 _LIFE_NS = 3600 * 1_000_000_000
 
@@ -28,11 +30,33 @@ class SecuredColony:
         colony: The daemon's parts.
         address: Where users reach it.
         ca_pem: By which they know it.
+        keys: Its keys.
     """
 
     colony: Colony
     address: str
     ca_pem: bytes
+    keys: ColonyKeys
+
+    @property
+    def agent_address(self) -> str:
+        """Where agents reach it."""
+        return self.colony.agent_address
+
+    def agent_endpoint(self, pair: KeyPair) -> Endpoint:
+        """The colony, as an agent with that certificate reaches it."""
+        return Endpoint(
+            address=self.agent_address, ca_pem=self.ca_pem, certificate=(pair.certificate, pair.key), server_name=COLONY_DNS
+        )
+
+    async def join(self, agent_id: str) -> KeyPair:
+        """The certificate of an agent that joins, and its key."""
+        secured = self.colony._secured
+        assert secured is not None
+        key = new_key()
+        token, _ = await secured.enrolment.invite(by="test", lifetime_s=60)
+        certificate = await secured.enrolment.join(token.token_id, agent_id, request_for(key, agent_id))
+        return KeyPair(certificate=certificate, key=private_pem(key))
 
     async def token(self, name: str, role: str, *, services: Sequence[str] = ()) -> str:
         """A token of a user with that name and role, as ``coral token create`` gives it."""
@@ -55,8 +79,7 @@ class SecuredColony:
 @asynccontextmanager
 async def secured_colony(state_dir: Path, **settings: Any) -> AsyncIterator[SecuredColony]:
     """Serves over ``state_dir``, whose keys it makes if there are none."""
-    state_dir.mkdir(mode=0o700, exist_ok=True)
-    if not (state_dir / "ca.pem").exists():
+    if not is_initialised(private_folder(state_dir)):
         ColonyKeys.create("test", ["127.0.0.1", "localhost"], server_lifetime_s=3600).save(state_dir)
     keys = ColonyKeys.load(state_dir)
     chosen = ColonySettings(listen="127.0.0.1:0", agent_listen="127.0.0.1:0", state_dir=state_dir, **{**SETTINGS, **settings})
@@ -65,7 +88,7 @@ async def secured_colony(state_dir: Path, **settings: Any) -> AsyncIterator[Secu
     stop = asyncio.Event()
     running = asyncio.create_task(colony.run(stop))
     try:
-        yield SecuredColony(colony=colony, address=address, ca_pem=keys.authority.pair.certificate)
+        yield SecuredColony(colony=colony, address=address, ca_pem=keys.authority.pair.certificate, keys=keys)
     finally:
         stop.set()
         await running
