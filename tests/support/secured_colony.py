@@ -80,7 +80,9 @@ class SecuredColony:
 async def secured_colony(state_dir: Path, **settings: Any) -> AsyncIterator[SecuredColony]:
     """Serves over ``state_dir``, whose keys it makes if there are none."""
     if not is_initialised(private_folder(state_dir)):
-        ColonyKeys.create("test", ["127.0.0.1", "localhost"], server_lifetime_s=3600).save(state_dir)
+        made = ColonyKeys.create("test", ["127.0.0.1", "localhost"], server_lifetime_s=3600)
+        made.save_all_but_ca(state_dir)
+        made.save_ca(state_dir)
     keys = ColonyKeys.load(state_dir)
     chosen = ColonySettings(listen="127.0.0.1:0", agent_listen="127.0.0.1:0", state_dir=state_dir, **{**SETTINGS, **settings})
     colony = Colony(chosen, keys=keys, grace_s=1.0)
