@@ -38,6 +38,10 @@ COMMANDS = {
     "approval list": ("coral.cli.approval_commands:list_approvals", "List what waits for somebody's approval."),
     "approval approve": ("coral.cli.approval_commands:approve", "Let somebody else do what they asked to do."),
     "approval deny": ("coral.cli.approval_commands:deny", "Refuse what somebody else asked to do."),
+    "audit query": ("coral.cli.audit_commands:query", "Show who did what."),
+    "audit export": ("coral.cli.audit_commands:export", "Write the audit log as it is kept."),
+    "audit verify": ("coral.cli.audit_commands:verify", "Prove that the audit log is what was written."),
+    "data purge": ("coral.cli.data_commands:purge", "Remove ended sessions with what they recorded, for good."),
     "db query": ("coral.cli.database_command:query", "Ask the colony's database in SQL."),
 }
 """By path: where the command is, and its one-line help."""
@@ -54,6 +58,8 @@ GROUPS = {
     "config": "The settings of colony and agent.",
     "policy": "Who may do what.",
     "approval": "What needs a second person.",
+    "audit": "Who did what.",
+    "data": "What sessions recorded.",
     "db": "The colony's database.",
 }
 """By path: the one-line help of each group."""

@@ -31,6 +31,15 @@ def emit(text: str) -> None:
         raise _unwritable(error) from None
 
 
+def emit_bytes(data: bytes) -> None:
+    """Writes data to stdout as it is; raises as ``emit`` does."""
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+    except OSError as error:
+        raise _unwritable(error) from None
+
+
 def flush() -> None:
     """Hands what was emitted to the reader; raises as ``emit`` does."""
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -150,14 +150,12 @@ class ColonyClient:
             timeout_s: The stream ends with ``DeadlineExceeded`` after it.
         """
         request = debug_pb2.FollowUprobeEventsRequest(session_id=session_id, after=after)
-        call = self._debug.FollowUprobeEvents(request, timeout=timeout_s, metadata=self._metadata)
+        batches = self.stream(self._debug.FollowUprobeEvents, request, timeout_s)
         try:
-            async for batch in call:
+            async for batch in batches:
                 yield batch
-        except grpc.aio.AioRpcError as error:
-            raise self._error(error) from None
         finally:
-            call.cancel()
+            await batches.aclose()
 
     async def agents(self) -> list[registry_pb2.Agent]:
         """Every agent that the colony knows."""
@@ -203,9 +201,7 @@ class ColonyClient:
         response: enrolment_pb2.JoinAgentResponse = await self.call(self._enrolment.JoinAgent, request, timeout_s)
         return response
 
-    async def renew(
-        self, request: enrolment_pb2.RenewAgentRequest, *, timeout_s: float
-    ) -> enrolment_pb2.RenewAgentResponse:
+    async def renew(self, request: enrolment_pb2.RenewAgentRequest, *, timeout_s: float) -> enrolment_pb2.RenewAgentResponse:
         """An agent gets a new certificate."""
         response: enrolment_pb2.RenewAgentResponse = await self.call(self._enrolment.RenewAgent, request, timeout_s)
         return response
@@ -257,6 +253,23 @@ class ColonyClient:
             return await method(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise self._error(error) from None
+
+    async def stream(self, method: Callable[..., Any], request: Any, timeout_s: float) -> AsyncGenerator[Any, None]:
+        """The messages of a streaming call, made as by ``call``.
+
+        Args:
+            method: Of a stub on ``channel``.
+            request: What to ask.
+            timeout_s: The stream ends with ``DeadlineExceeded`` after it.
+        """
+        call = method(request, timeout=timeout_s, metadata=self._metadata)
+        try:
+            async for message in call:
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error) from None
+        finally:
+            call.cancel()
 
     def _error(self, error: grpc.aio.AioRpcError) -> CoralError:
         mapped = from_rpc(error, peer=self._peer)

@@ -241,6 +241,8 @@ class Colony:
             slots=self._slots,
             tasks=self._tasks,
         )
+        if self._settings.audit_failure == "detach":
+            self._audit.on_failure = lambda why: self._end_unaudited(orchestrator, why)
         debug = DebugServicer(
             orchestrator=orchestrator,
             queries=Queries(self._book, self._events),
@@ -283,6 +285,13 @@ class Colony:
         self._services = [*_SERVICES]
         if self._secured is not None:
             self._serve_enrolment(self._secured)
+
+    def _end_unaudited(self, orchestrator: Orchestrator, why: str) -> None:
+        """Ends what runs while the audit log cannot be written."""
+        _log.error(
+            "sessions are ended: the audit log cannot be written, and audit_failure is detach", sessions=len(self._book)
+        )
+        self._tasks.spawn(orchestrator.end_all(f"The audit log cannot be written ({why}), and audit_failure is detach."))
 
     def _serve_enrolment(self, secured: Secured) -> None:
         expulsion = Expulsion(

@@ -134,6 +134,18 @@ class Orchestrator:
         self._audit.outcome(entry)
         return warning
 
+    async def end_all(self, reason: str) -> None:
+        """Ends every session, for a cause that lies with the colony and not with who asked for it.
+
+        Args:
+            reason: As a sentence.
+        """
+        sessions = list(self._book)
+        for live in sessions:
+            if live.ending is None:
+                live.ending = Ending(status=Status.DETACHED, reason_code=ReasonCode.LIMIT, reason=reason)
+        await asyncio.gather(*(self._stop_all(live) for live in sessions))
+
     def _hosts(self, request: debug_pb2.AttachUprobeRequest) -> list[Agent]:
         """The agents to ask."""
         if request.agent_id:

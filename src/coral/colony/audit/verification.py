@@ -45,17 +45,15 @@ async def verify(audit: Audit) -> Verified:
     """
     keys = {audit.key.id: audit.key.public}
 
-    def between() -> tuple[Head, Snapshot | None]:
-        return audit.writer.head, audit.copy.snapshot() if audit.copy else None
+    def between() -> tuple[Head, int, Snapshot | None]:
+        return audit.writer.head, audit.writer.begins, audit.copy.snapshot() if audit.copy else None
 
     try:
-        head, snapshot = await asyncio.wrap_future(audit.writer.between(between))
+        head, begins, snapshot = await asyncio.wrap_future(audit.writer.between(between))
         await audit.flush()
         with snapshot or nullcontext():
 
             def job(cursor: duckdb.DuckDBPyConnection) -> Verified:
-                begins = table.last_unchained(cursor) + 1
-
                 def rows() -> Iterator[bytes]:
                     return table.lines(cursor, begins=begins, upto=head.sequence)
 

@@ -19,6 +19,7 @@ from coral.wire._generated.colony.v1 import audit_pb2, audit_pb2_grpc
 from coral.wire.convert import timestamp, timestamp_ns
 from coral.wire.paging import make_token, page_size, read_token
 
+_FILTERS = ("principal", "action", "decision", "service_name", "session_id")
 _PAGE = 100
 _MAX_PAGE = 1_000
 _MAX_LISTED = 10_000
@@ -33,12 +34,13 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
 
     async def QueryAudit(self, request: audit_pb2.QueryAuditRequest, context: Any) -> audit_pb2.QueryAuditResponse:
         """A page of records, newest first."""
-        entry = self._audit.entry(
-            current_principal(), "QueryAudit", service_name=request.service_name, session_id=request.session_id
-        )
+        # What is asked for is its reason: a session's records are what was done to it, not who read them.
+        asked = " ".join(f"{name}={getattr(request, name)}" for name in _FILTERS if getattr(request, name))
+        entry = self._audit.entry(current_principal(), "QueryAudit", reason=asked)
+        upto = self._audit.writer.head.sequence  # without the records of this query itself
         async with self._audit.noting(entry):
-            for field in ("principal", "action", "service_name", "session_id"):
-                check_name(getattr(request, field), field, required=False)
+            for name in _FILTERS:
+                check_name(getattr(request, name), name, required=False)
             query = AuditQuery(
                 since_ns=timestamp_ns(request.since) if request.HasField("since") else None,
                 until_ns=timestamp_ns(request.until) if request.HasField("until") else None,
@@ -50,7 +52,7 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
             )
             query.check()
             size = page_size(request.page_size, field="page_size", default=_PAGE, maximum=_MAX_PAGE)
-            before = int(read_token(request.page_token, query.identity)["before"]) if request.page_token else None
+            before = int(read_token(request.page_token, query.identity)["before"]) if request.page_token else upto + 1
             # One more than asked for says whether there is another page.
             found = await find(self._audit, query, before=before, limit=size + 1)
             response = audit_pb2.QueryAuditResponse(records=[_record(record) for record in found[:size]])
