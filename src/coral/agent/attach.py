@@ -14,12 +14,12 @@ from coral.agent.collector import Collector, Group, Tracked
 from coral.agent.leases import Leases
 from coral.agent.policy import LocalPolicy, names_of
 from coral.agent.processes import Processes
-from coral.agent.readback import breakpoints, refuse_debugged
+from coral.agent.readback import breakpoints, out_of_reach, patched, refuse_debugged, refuse_patched
 from coral.agent.resolve import FunctionName, LibraryNotLoaded, Located, Resolver
 from coral.elf.image import ImageKey
 from coral.kernel.engine import Attachment, Engine
 from coral.model.addresses import FileOffset
-from coral.model.errors import CoralError, FailedPrecondition, NotFound
+from coral.model.errors import CoralError, FailedPrecondition, NotFound, PermissionDenied
 from coral.model.probe import Mode
 from coral.model.session import Instance, InstanceStatus
 from coral.model.site import Site
@@ -202,6 +202,13 @@ class Attacher:
                     f"alone, and other services map {group.plan.library} too.",
                     hint="Probe a function of the program itself, or of a library that no other service maps.",
                 )
+            if how := await asyncio.to_thread(out_of_reach, pid, group.key, missing):
+                raise FailedPrecondition(
+                    f"Process {pid} maps the code of {group.plan.name} {how}, and the kernel puts probes only into code "
+                    "that is mapped private and read-only.",
+                    hint="Link it without -N (--omagic) and without sections that are both writable and executable, or "
+                    "attach when the program has made its code read-only again.",
+                )
             if missing:
                 raise FailedPrecondition(
                     f"{len(missing)} of {len(group.plan.sites)} breakpoints are not in the text of process {pid}.",
@@ -235,6 +242,8 @@ class Attacher:
         probed = self._probed(group.key.inode)
         sites = [site for site in attached_sites(collector, group) if site.offset not in probed]
         await asyncio.to_thread(refuse_debugged, group.key, sites, pid=scope)
+        if scope:  # where the links are for all, no process had changed its code when that was decided
+            await asyncio.to_thread(refuse_patched, scope, group.key, sites)
         if not group.attachments:
             self.leases.take(group.fd)
         try:
@@ -258,11 +267,17 @@ class Attacher:
         """Whether each process gets links of its own, because the probes of the file would be in others too. Blocking.
 
         A library's are kept from all other services; a program's from what is not to be probed at all, such as Coral itself
-        where a service runs the same Python.
+        where a service runs the same Python; both from processes that have changed their code.
         """
         if located.shared:
-            return _mapped_by(located.key, self._processes.pids() - set(service_pids))
-        return any(_runs(pid, located.key) for pid in self._spared_pids())
+            if _mapped_by(located.key, self._processes.pids() - set(service_pids)):
+                return True
+            mine: Iterable[int] = service_pids
+        else:
+            if any(_runs(pid, located.key) for pid in self._spared_pids()):
+                return True
+            mine = [pid for pid in self._processes.pids() if _runs(pid, located.key)]
+        return any(_has_patched(pid, located) for pid in mine)
 
     def _spared_pids(self) -> set[int]:
         """Coral's own processes, and those that the policy denies."""
@@ -320,6 +335,14 @@ def _runs(pid: int, key: ImageKey) -> bool:
         # By inode alone: overlay mounts that share a layer show one file under several devices.
         return Path(f"/proc/{pid}/exe").stat().st_ino == key.inode
     except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+
+
+def _has_patched(pid: int, located: Located) -> bool:
+    """Whether a process has changed the code of the function."""
+    try:
+        return patched(pid, located.key, located.plan.sites) != []
+    except (ProcessGone, PermissionDenied):
         return False
 
 

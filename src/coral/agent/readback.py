@@ -31,6 +31,24 @@ def breakpoints(pid: int, key: ImageKey, sites: Sequence[Site]) -> list[Site]:
     return missing
 
 
+def out_of_reach(pid: int, key: ImageKey, sites: Sequence[Site]) -> str:
+    """How a process maps sites so that the kernel puts no probes there, as the end of a sentence; empty when it does not.
+
+    ``valid_vma`` of kernel/events/uprobes.c: a mapping must be private and executable, and not writable. Blocking.
+
+    Raises:
+        ProcessGone: The process ended.
+        PermissionDenied: It may not be read.
+    """
+    for mapping in _of_image(read_maps(pid), key):
+        if any(addresses_of([mapping], FileOffset(site.offset)) for site in sites):
+            if mapping.shared:
+                return "shared with its file (MAP_SHARED)"
+            if mapping.writable:
+                return "writable"
+    return ""
+
+
 def changed(pid: int, key: ImageKey, sites: Sequence[Site]) -> list[Site]:
     """The sites whose bytes somewhere in a process are not those of the file.
 
@@ -71,6 +89,47 @@ def refuse_debugged(key: ImageKey, sites: Sequence[Site], *, pid: int) -> None:
                 f"{found[0].offset:#x} of its file.",
                 hint="Delete the debugger's breakpoints in this function, or let it detach, and attach again.",
             )
+
+
+def patched(pid: int, key: ImageKey, sites: Sequence[Site]) -> list[tuple[Site, bytes]]:
+    """The sites at which a process does not run what its file has, each with what it runs there.
+
+    Monitoring agents put jumps to code of their own there, programs fill in prepared places (LLVM's XRay), the dynamic linker
+    writes text relocations. A probe would execute the file's instruction, and put it back at its end. A breakpoint over an
+    otherwise unchanged instruction is somebody else's probe, with which ours get along. Blocking.
+
+    Raises:
+        ProcessGone: The process ended.
+        PermissionDenied: It may not be read.
+    """
+    found = []
+    for site, copies in _text(pid, key, sites):
+        whole = len(site.original)
+        unlike = [text for text in copies if text and text not in (site.original, _INT3 + site.original[1:whole])]
+        found += [(site, text) for text in unlike[:1]]
+    return found
+
+
+def refuse_patched(pid: int, key: ImageKey, sites: Sequence[Site]) -> None:
+    """Refuses to probe instructions that the process has changed. Blocking.
+
+    Args:
+        pid: The process.
+        key: The image.
+        sites: Those that carry no probe yet.
+
+    Raises:
+        FailedPrecondition: It has.
+        ProcessGone: The process ended.
+        PermissionDenied: It may not be read.
+    """
+    for site, text in patched(pid, key, sites)[:1]:
+        raise FailedPrecondition(
+            f"The code of the function was changed in process {pid}: at offset {site.offset:#x} of its file it runs "
+            f"{text.hex(' ')} instead of {site.original.hex(' ')}.",
+            hint="A monitoring agent or the program itself may have hooked the function: probe one of its callers or "
+            "callees, or start the process without what changes its code.",
+        )
 
 
 def _text(pid: int, key: ImageKey, sites: Sequence[Site]) -> Iterator[tuple[Site, list[bytes]]]:

@@ -16,6 +16,7 @@ from coral.elf.image import OpenFile
 from coral.elf.references import References
 from coral.elf.sources import look_beside, read_symbols
 from coral.elf.symbols import SymbolTable
+from coral.elf.textrel import TextRelocations
 from coral.elf.unwind import Unwinding
 from coral.model.addresses import Vaddr
 
@@ -72,7 +73,18 @@ class Program:
 
     def decode(self, vaddr: int, size_bytes: int, count: int = 0) -> list[Instruction]:
         """Up to ``count`` instructions (0: all) of the ``size_bytes`` at ``vaddr``, until one does not decode."""
-        return self.arch.decode(self.file.read(vaddr, size_bytes), Vaddr(vaddr), count)
+        found = self.arch.decode(self.file.read(vaddr, size_bytes), Vaddr(vaddr), count)
+        return self._text_relocations.unknown(found) if self._text_relocations else found
+
+    @cached_property
+    def _text_relocations(self) -> TextRelocations:
+        return TextRelocations(self.file)
+
+    def refusal(self, instruction: Instruction) -> str:
+        """Why there must be no probe on an instruction; empty when there may."""
+        if self._text_relocations and self._text_relocations.touch(instruction.address, instruction.end):
+            return f"the dynamic linker writes into {instruction.mnemonic} (a text relocation), so the file does not have it"
+        return self.arch.refusal(instruction)
 
     @cached_property
     def _code(self) -> tuple[tuple[int, int], ...]:

@@ -34,7 +34,7 @@ def entry(program: Program, body: Body, *, go: bool, behind: Vaddr | None = None
     for instruction in _prefix(program, body, go=go, registers=behind is None):
         if behind is not None and instruction.address < behind:
             continue
-        refusal = program.arch.refusal(instruction)
+        refusal = program.refusal(instruction)
         reason = f"begins where {refusal}" if refusal else _uneven(body, instruction)
         if reason:
             reasons.append(reason)
@@ -55,7 +55,7 @@ def exits(program: Program, body: Body) -> tuple[list[Site], str]:
     found = []
     for leave in body.exits:
         instruction = leave.instruction
-        refusal = program.arch.refusal(instruction)
+        refusal = program.refusal(instruction)
         if refusal and not problem:
             problem = f"leaves at +{instruction.address - body.function.vaddr:#x}, where {refusal}"
         if instruction.flow is Flow.RETURN:

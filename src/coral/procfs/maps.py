@@ -34,6 +34,8 @@ class Mapping:
         path: Of the file as the process sees it, or ``[stack]`` and the like, or empty.
         executable: Whether code may run there.
         deleted: Whether the file has been unlinked or replaced since.
+        writable: Whether the process may write there.
+        shared: Whether what it writes goes to the file (MAP_SHARED).
     """
 
     start: int
@@ -44,6 +46,8 @@ class Mapping:
     path: str
     executable: bool
     deleted: bool = False
+    writable: bool = False
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +94,8 @@ def parse_maps(data: bytes) -> list[Mapping]:
                 path=os.fsdecode(path.removesuffix(_DELETED).replace(b"\\012", b"\n")),
                 executable=access[2:3] == b"x",
                 deleted=path.endswith(_DELETED),
+                writable=access[1:2] == b"w",
+                shared=access[3:4] == b"s",
             )
         )
     return mappings

@@ -485,3 +485,30 @@ def test_a_jump_through_a_pointer_is_a_tail_call_where_no_label_is_taken(tmp_pat
         ("tail", "ffe7", -1, ""),
         ("return", "c3", -1, ""),
     ]
+
+
+_RELOCATED = """
+    function f
+        movabs $value, %rax
+        add %rdi, %rax
+        ret
+    end f
+    function g
+        movabs $value, %rax
+    1:  dec %edi
+        jne 1b
+        ret
+    end g
+    .data
+    value: .quad 1
+"""
+
+
+def test_what_the_dynamic_linker_writes_carries_no_probe(tmp_path: Path) -> None:
+    """The file does not have a text relocation's instruction, of which the kernel would run a copy: another one, or none."""
+    image = elf_images.assembly(tmp_path, _RELOCATED, "-Wl,-z,notext")
+    plan = elf_images.plan_of(image, "f")
+    assert _shape(plan) == [("entry", "4801f8", -1, ""), ("return", "c3", -1, "")]
+    with pytest.raises(FailedPrecondition) as caught:
+        elf_images.plan_of(image, "g")
+    assert "begins where the dynamic linker writes into movabs (a text relocation)" in caught.value.message

@@ -49,8 +49,8 @@ def test_every_form_of_a_line() -> None:
             executable=True,
             deleted=True,
         ),
-        Mapping(start=0x7F0000000000, end=0x7F0000002000, path="", executable=False, **none),
-        Mapping(start=0x7FFC00000000, end=0x7FFC00021000, path="[stack]", executable=False, **none),
+        Mapping(start=0x7F0000000000, end=0x7F0000002000, path="", executable=False, writable=True, **none),
+        Mapping(start=0x7FFC00000000, end=0x7FFC00021000, path="[stack]", executable=False, writable=True, **none),
         Mapping(start=0xFFFFFFFFFF600000, end=0xFFFFFFFFFF601000, path="[vsyscall]", executable=True, **none),
     ]
     with pytest.raises(ValueError, match="not a line"):
