@@ -6,10 +6,11 @@ import asyncio
 import ctypes
 import json
 import os
+import resource
 import signal
 from collections.abc import Mapping
 
-_PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4  # include/uapi/linux/prctl.h
 
 
 def stop_event() -> asyncio.Event:
@@ -33,6 +34,21 @@ def announce_ready(facts: Mapping[str, object], ready_fd: int | None) -> None:
             pipe.write(json.dumps(facts) + "\n")
 
 
+def keep_to_itself() -> None:
+    """Has what this process writes, and what is in its memory, be nobody else's: for daemons, first of all.
+
+    New files have mode 0600 and new folders 0700, whoever creates them, DuckDB included. There are no core dumps: not to a
+    file, and, as the kernel hands one to a program of ``core_pattern`` whatever the limit is, not there either. The last also
+    keeps other processes of the same user from reading its memory (ptrace(2), "Ptrace access mode checking").
+
+    Raises:
+        OSError: The kernel refuses it.
+    """
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _prctl("PR_SET_DUMPABLE", _PR_SET_DUMPABLE, 0)
+
+
 def die_with_parent() -> None:
     """Has the kernel send SIGTERM to this process when the process that started it is gone, however that ended.
 
@@ -42,7 +58,11 @@ def die_with_parent() -> None:
     Raises:
         OSError: The kernel refuses it.
     """
+    _prctl("PR_SET_PDEATHSIG", _PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _prctl(name: str, option: int, value: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0):
+    if libc.prctl(option, value, 0, 0, 0):
         number = ctypes.get_errno()
-        raise OSError(number, f"prctl(PR_SET_PDEATHSIG): {os.strerror(number)}")
+        raise OSError(number, f"prctl({name}): {os.strerror(number)}")
