@@ -13,7 +13,8 @@ keep_to_itself()
 os.mkdir("folder", 0o777)
 pathlib.Path("folder/file").write_text("x")
 print(oct(os.stat("folder").st_mode & 0o777), oct(os.stat("folder/file").st_mode & 0o777))
-print(resource.getrlimit(resource.RLIMIT_CORE), open("/proc/self/comm").read().strip() != "", len(os.listdir("/proc/self/fd")) > 2)
+print(resource.getrlimit(resource.RLIMIT_CORE), end=" ")
+print(open("/proc/self/comm").read().strip() != "", len(os.listdir("/proc/self/fd")) > 2)
 import ctypes
 print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), flush=True)  # PR_GET_DUMPABLE
 os.abort()
