@@ -69,6 +69,15 @@ class Parser:
     ) -> None:
         await self._readers.end()
 
+    def start(self) -> None:
+        """Starts the process that readers are forked from ahead of the context: before this one gives up its privileges."""
+        self._readers.start()
+
+    @property
+    def lost(self) -> str:
+        """Why nothing can be read any more, until this process is started anew; empty as long as something can."""
+        return self._readers.lost
+
     @property
     def left_out(self) -> list[str]:
         """In which ways the processes that read files are not confined on this host; known once one was read."""

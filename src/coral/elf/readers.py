@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from coral.elf.messages import error_from_json, read_exactly
-from coral.model.errors import Internal, ResourceExhausted
+from coral.model.errors import FailedPrecondition, Internal, ResourceExhausted
 from coral.model.text import printable
 
 _LENGTH = struct.Struct(">I")
@@ -216,16 +216,24 @@ class Readers:
     """Readers by what they read. Used by one event loop; of one key, one question is asked at a time.
 
     Call ``start`` first and ``end`` last.
+
+    Attributes:
+        lost: Why nothing can be read any more: a template that ended cannot be replaced by one that is confined as well,
+            since this process has given up the privileges that this takes. Empty as long as something can.
     """
 
     def __init__(self) -> None:
         self._template: _Template | None = None
         self._readers: OrderedDict[Hashable, Reader] = OrderedDict()
         self._asking: set[Hashable] = set()
+        self._first: _Template | None = None
+        self._left_out: frozenset[str] | None = None
+        self.lost = ""
 
     def start(self) -> None:
-        """Starts the template; returns before it is ready."""
-        self._template = _Template()
+        """Starts the template, unless it was; returns before it is ready."""
+        if self._template is None:
+            self._template = self._first = _Template()
 
     @property
     def left_out(self) -> list[str]:
@@ -306,9 +314,26 @@ class Readers:
                         hint="What it wrote to standard error says why.",
                     ) from error
             else:
+                await self._require_as_confined(template, reader)
                 self._readers[key] = reader
                 return reader
         raise AssertionError("unreachable: the second attempt returns or raises")
+
+    async def _require_as_confined(self, template: _Template, reader: Reader) -> None:
+        """Refuses a reader that is confined less than the first one was.
+
+        Raises:
+            FailedPrecondition: It is.
+        """
+        left_out = frozenset(template.left_out)
+        if self._left_out is None:
+            # Of one that took the place of the first before that had read anything, nothing less is taken than everything.
+            self._left_out = left_out if template is self._first else frozenset()
+        if worse := left_out - self._left_out:
+            reader.kill()
+            await self._replace(template)
+            self.lost = f"The process that reads files ended, and a new one would lack {'; '.join(sorted(worse))}."
+            raise FailedPrecondition(self.lost, hint="The agent has to be started again; it does so itself when it is idle.")
 
     def _adopt(self, template: _Template, forking: asyncio.Task[Reader]) -> None:
         """Keeps a reader that nobody waits for any more among the others, until it is ended as the oldest of them."""
