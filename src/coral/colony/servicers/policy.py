@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from rapidfuzz import process
@@ -13,9 +14,9 @@ from coral.colony.access.actions import ACTIONS, Action, Reach, Resource
 from coral.colony.access.approvals import Approvals, check_other
 from coral.colony.access.in_force import PoliciesInForce
 from coral.colony.access.policies import APPROVE_ATTACH, READ_VALUES, CedarAuthoriser
-from coral.colony.audit import Audit
+from coral.colony.audit import Audit, Entry
 from coral.colony.servicers.policy_messages import approval_message, approval_resource, policy_message
-from coral.model.errors import InvalidArgument, PermissionDenied
+from coral.model.errors import CoralError, InvalidArgument, PermissionDenied
 from coral.model.principal import Kind, Principal, Role, current_principal
 from coral.model.probe import Mode
 from coral.model.text import check_name, printable
@@ -81,9 +82,10 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
             function_name=request.function_name,
             reason=f"{request.action} for {request.principal or caller.name}",
         )
+        async with self._admitting(entry):
+            principal = await self._asked_about(caller, request)
         async with self._audit.noting(entry):
             action = _action(request.action)
-            principal = await self._asked_about(caller, request)
             resource = _resource(action, request)
             policies = self._authoriser.policies
             question = self._authoriser.question(principal, action, resource)
@@ -113,21 +115,34 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         caller = current_principal()
         word = "approve" if request.approve else "deny"
         entry = self._audit.entry(caller, "DecideApproval", reason=f"{word} {request.approval_id} {request.reason}".rstrip())
-        async with self._audit.noting(entry) as noted:
+        async with self._admitting(entry):
             found = self._approvals.get(request.approval_id)
-            resource = approval_resource(found)
-            noted.entry = self._audit.entry(
-                caller,
-                "DecideApproval",
-                service_name=found.service_name,
-                function_name=found.function_name,
-                agent_id=found.agent_id,
-                reason=f"{word} {found.approval_id} of {found.requested_by} {request.reason}".rstrip(),
-            )
+        entry = self._audit.entry(
+            caller,
+            "DecideApproval",
+            service_name=found.service_name,
+            function_name=found.function_name,
+            agent_id=found.agent_id,
+            reason=f"{word} {found.approval_id} of {found.requested_by} {request.reason}".rstrip(),
+        )
+        async with self._admitting(entry):
             check_other(found, caller)
-            await self._check_may_approve(caller, resource)
+            await self._check_may_approve(caller, approval_resource(found))
+        async with self._audit.noting(entry):
             decided = await self._approvals.decide(found.approval_id, caller, approve=request.approve, comment=request.reason)
             return policy_pb2.DecideApprovalResponse(approval=approval_message(decided, self._approvals.state(decided)))
+
+    @asynccontextmanager
+    async def _admitting(self, entry: Entry) -> AsyncIterator[None]:
+        """Writes down what the block refuses; what it lets through is written down by who does it."""
+        try:
+            yield
+        except PermissionDenied as error:
+            await self._audit.denied(entry, error)
+            raise
+        except CoralError as error:
+            await self._audit.refused(entry, error)
+            raise
 
     async def _check_may_approve(self, caller: Principal, resource: Resource) -> None:
         if caller.kind is Kind.LOCAL:

@@ -52,7 +52,7 @@ class Desk:
         """What the audit log has: action, principal, reason, outcome."""
         return await self.database.read(
             lambda cursor: cursor.execute(
-                "SELECT action, principal, reason, outcome FROM audit_log WHERE action <> 'Checkpoint' ORDER BY sequence"
+                "SELECT action, principal, reason, outcome FROM audit_log WHERE action <> 'AuditCheckpoint' ORDER BY sequence"
             ).fetchall()
         )
 
