@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 from coral.model.errors import FailedPrecondition, InvalidArgument
+from coral.model.text import printable
 
 MAX_MESSAGE_BYTES = 16 << 20
 """What an answer, or a batch of a stream, may weigh."""
@@ -43,7 +44,7 @@ def require_loopback(address: str) -> None:
     """
     if not is_loopback(address):
         raise FailedPrecondition(
-            f"{address} can be reached from other hosts, and nothing authenticates them.",
+            f"{printable(address)} can be reached from other hosts, and nothing authenticates them.",
             hint="Listen on 127.0.0.1, and reach it through an SSH tunnel.",
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from coral.model.errors import PermissionDenied
 from coral.model.principal import Principal, Role
+from coral.model.text import printable
 from coral.trust.policy.policies import Decision, Policies, Policy
 from coral.trust.policy.question import Question
 
@@ -49,11 +50,12 @@ def explained(policies: Policies, question: Question, decision: Decision) -> str
 
 
 def _who(principal: Principal) -> str:
-    return f"{principal.name} ({principal.role or 'no role'})"
+    return f"{printable(principal.name)} ({principal.role or 'no role'})"
 
 
 def _what(question: Question) -> str:
-    return f"{question.action} on service {question.target.name!r}" if question.target else question.action
+    action = printable(question.action)
+    return f"{action} on service {question.target.name!r}" if question.target else action
 
 
 def _forbidden_by(forbids: Sequence[Policy]) -> str:
