@@ -18,8 +18,9 @@ def start(listen: str | None, state_dir: str | None, config: str | None, insecur
 
     from coral.config.settings import load_colony_settings
     from coral.telemetry import logs
-    from coral.telemetry.lifecycle import die_with_parent
+    from coral.telemetry.lifecycle import die_with_parent, keep_to_itself
 
+    keep_to_itself()
     if ready_fd is not None:
         die_with_parent()
     logs.configure(verbosity=click.get_current_context().meta.get("coral.verbosity", 0))

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import resource
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.colony_process import colony_process
 from support.running_colony import attach_request, ended, eventually, running_colony, stored, table
 from support.synthetic_agent import SyntheticAgent, SyntheticCollector
 
@@ -61,27 +59,12 @@ def test_colony_restart(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-async def _colony_process(
-    state_dir: Path, listen: str, *, log: int = asyncio.subprocess.DEVNULL
-) -> tuple[asyncio.subprocess.Process, str]:
-    reader, writer = os.pipe()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "coral", "colony", "start", "--insecure", "--listen", listen, "--state-dir", str(state_dir),
-        "--ready-fd", str(writer), pass_fds=[writer], stderr=log,
-    )  # fmt: skip
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        facts = json.loads(await asyncio.to_thread(pipe.readline))
-    assert facts["pid"] == process.pid
-    return process, facts["colony"]
-
-
 def test_colony_killed(tmp_path: Path) -> None:
     """After kill -9 at 4,000 calls a second nothing is missing and nothing is there twice."""
 
     async def run() -> None:
         async with SyntheticAgent() as agent:
-            process, colony = await _colony_process(tmp_path, "127.0.0.1:0")
+            process, colony = await colony_process(tmp_path, "127.0.0.1:0")
             await agent.report_to(colony)
             async with ColonyClient(colony) as client:
                 session_id = (await client.attach(attach_request(seconds=30))).session_id
@@ -89,7 +72,7 @@ def test_colony_killed(tmp_path: Path) -> None:
                 await stored(client, session_id, 1000)
             process.send_signal(signal.SIGKILL)
             await process.wait()
-            process, colony = await _colony_process(tmp_path, colony)
+            process, colony = await colony_process(tmp_path, colony)
             async with ColonyClient(colony) as client:
                 await emitting
                 await client.detach(session_id)
@@ -364,7 +347,7 @@ def test_files_that_cannot_grow(tmp_path: Path) -> None:
     async def run() -> None:
         log = tmp_path / "log"
         with log.open("wb") as output:
-            process, colony = await _colony_process(tmp_path / "state", "127.0.0.1:0", log=output.fileno())
+            process, colony = await colony_process(tmp_path / "state", "127.0.0.1:0", log=output.fileno())
         unlimited = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
         async with SyntheticAgent() as agent, ColonyClient(colony) as client:
             await agent.report_to(colony)
@@ -442,7 +425,7 @@ def test_state_directory_in_use(tmp_path: Path) -> None:
     """A second colony on the same state directory is refused, and told who has it."""
 
     async def run() -> None:
-        process, _ = await _colony_process(tmp_path, "127.0.0.1:0")
+        process, _ = await colony_process(tmp_path, "127.0.0.1:0")
         with pytest.raises(FailedPrecondition, match=rf"in use by another process: .*{process.pid}"):
             await Colony(ColonySettings(listen="127.0.0.1:0", state_dir=tmp_path)).start()
         process.send_signal(signal.SIGTERM)

@@ -237,9 +237,10 @@ class Audit:
         try:
             await self.table.flush()
         except (Unavailable, duckdb.Error) as error:
+            reason = error.message.rstrip(".") if isinstance(error, Unavailable) else str(error).partition("\n")[0]
             if not self._table_failure:
-                _log.error("the audit table cannot be written", waiting=self.table.waiting, error=str(error))
-            self._table_failure = str(error) if isinstance(error, Unavailable) else str(error).partition("\n")[0]
+                _log.error("the audit table cannot be written", waiting=self.table.waiting, error=reason)
+            self._table_failure = reason
             raise unwritable(self._table_failure) from None
         self._table_failure = ""
 
