@@ -86,7 +86,7 @@ class Guard(Protocol):
         ...
 
     async def recheck(self, principal: Principal, call: Call) -> None:
-        """Asked every second while a stream runs.
+        """Asked twice a second while a stream runs.
 
         Raises:
             Unauthenticated: The credential has expired or was revoked since.

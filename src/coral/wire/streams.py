@@ -8,7 +8,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-RECHECK_S = 1.0
+RECHECK_S = 0.5
+"""Twice a second, so that what was revoked is out within one."""
 
 
 async def while_valid(
