@@ -259,6 +259,7 @@ class Colony:
             audit=self._audit,
             tasks=self._tasks,
             heartbeat_ms=self._settings.heartbeat_ms,
+            sight=self._rights.authoriser,
         )
         inspector = InspectServicer(
             inspector=Inspector(self._control, self._events),

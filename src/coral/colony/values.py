@@ -1,8 +1,9 @@
-"""Captured values, and what is left of an event without them, for those who may not see them."""
+"""What callers may see of what they may ask for: captured values, and the items of a list."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -16,11 +17,24 @@ LABEL = "values"
 WITHHELD = "withheld: ReadValues is not permitted"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """An item of a list, as policies know it: a service, or a session of its with its function and who began it."""
+
+    service_name: str
+    function_name: str = ""
+    owner: str = ""
+
+
 class Sight(Protocol):
-    """Knows who may see captured values."""
+    """Knows who may see what."""
 
     async def sees_values(self, principal: Principal, session: Session) -> bool:
         """Whether somebody may see the values that a session captured."""
+        ...
+
+    async def sees_items(self, principal: Principal, action: str, items: Sequence[Item]) -> list[bool]:
+        """Which items of a list somebody may see who may have it; ``action`` is the name of the RPC."""
         ...
 
 
@@ -30,6 +44,10 @@ class OpenSight:
     async def sees_values(self, principal: Principal, session: Session) -> bool:
         """Whether the caller is of that kind."""
         return principal.kind is Kind.LOCAL
+
+    async def sees_items(self, principal: Principal, action: str, items: Sequence[Item]) -> list[bool]:
+        """All, if the caller is of that kind."""
+        return [principal.kind is Kind.LOCAL] * len(items)
 
 
 def rows_without_values(events: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

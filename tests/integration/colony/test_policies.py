@@ -23,7 +23,7 @@ from coral.colony.values import LABEL, WITHHELD
 from coral.events.batch import SCHEMA, decode, rows
 from coral.model.errors import CoralError, InvalidArgument, PermissionDenied, Unavailable
 from coral.model.session import Collector, ReasonCode, Session, Status
-from coral.wire._generated.colony.v1 import debug_pb2, policy_pb2
+from coral.wire._generated.colony.v1 import debug_pb2, policy_pb2, registry_pb2
 
 PROD = """
 @id("prod-four-eyes")
@@ -237,6 +237,29 @@ async def test_captured_values_are_for_investigators(tmp_path: Path) -> None:
         "investigator": ([True] * 4, {None}),
         "admin": ([True] * 4, {None}),
     }
+
+
+@asynchronous
+async def test_lists_leave_out_what_policies_forbid_to_be_listed(tmp_path: Path) -> None:
+    """A session of a service that is not one's business is not in the list, nor its service; page by page."""
+    await session_with_values(tmp_path / "state")
+    text = """
+    forbid (principal, action in Action::"Look", resource == Service::"checkout") unless { principal == User::"ida" };
+    """
+    async with secured_colony(tmp_path / "state", policy_dir=policies(tmp_path / "policies", text)) as colony:
+        async with ColonyClient(colony.agent_endpoint(await colony.join("a"))) as agent:
+            services = [registry_pb2.ServiceInfo(name=name, instances=1, rule="argv0") for name in ("checkout", "web")]
+            request = registry_pb2.RegisterAgentRequest(agent_id="a", address="127.0.0.1:1", boot_id="b", services=services)
+            await agent.register(request)
+        seen = {}
+        for name in ("ida", "ann"):
+            async with ColonyClient(await colony.user(name, "operator")) as client:
+                sessions = [session.session_id async for session in client.sessions()]
+                seen[name] = (sessions, [service.name for service in await client.services()])
+                if name == "ann":
+                    with pytest.raises(PermissionDenied):
+                        await client.session(SESSION_ID)
+    assert seen == {"ida": ([SESSION_ID], ["checkout", "web"]), "ann": ([], ["web"])}
 
 
 @asynchronous

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from coral.colony.access.actions import Action, Reach, Resource
+from coral.colony.access.actions import ACTIONS, Action, Reach, Resource
 from coral.colony.access.approvals import Approvals
 from coral.colony.access.authorise import Decision
 from coral.colony.access.in_force import PoliciesInForce
 from coral.colony.access.labels import Labels
+from coral.colony.values import Item
 from coral.model.errors import CoralError
 from coral.model.principal import Kind, Principal, Role
 from coral.model.session import Session
@@ -19,6 +21,7 @@ from coral.trust.policy.words import refusal
 
 READ_VALUES = Action(name="ReadValues", reach=Reach.SESSION, role=Role.INVESTIGATOR)
 APPROVE_ATTACH = Action(name="ApproveAttach", reach=Reach.SERVICE, role=Role.ADMIN)
+_LISTINGS = {action.name: action for action in ACTIONS.values() if action.reach is Reach.LISTING}
 _S = 1_000_000_000
 
 
@@ -72,6 +75,23 @@ class CedarAuthoriser:
         resource = Resource(session_id=session.session_id).of(session)
         return self.policies.decide(self.question(principal, READ_VALUES, resource)).allowed
 
+    async def sees_items(self, principal: Principal, action: str, items: Sequence[Item]) -> list[bool]:
+        """Which items of a list somebody may see: those that the credential is good for, and that policies let be listed."""
+        if principal.kind is not Kind.USER:
+            return [principal.kind is Kind.LOCAL] * len(items)
+        in_scope = [principal.in_scope(item.service_name) for item in items]
+        policies = self.policies
+        if policies.only_default:  # they let everything be listed, or nothing
+            return in_scope
+        listing = _LISTINGS[action]
+        asked = {item for item, scoped in zip(items, in_scope, strict=True) if scoped}
+
+        def allowed() -> set[Item]:
+            return {item for item in asked if policies.decide(self.question(principal, listing, _resource_of(item))).allowed}
+
+        shown = await asyncio.to_thread(allowed)
+        return [item in shown for item in items]
+
     def question(self, principal: Principal, action: Action, resource: Resource) -> Question:
         """What the policies are asked."""
         about_service = action.reach in (Reach.SERVICE, Reach.SESSION) or (
@@ -92,3 +112,7 @@ class CedarAuthoriser:
                 reason=resource.reason,
             ),
         )
+
+
+def _resource_of(item: Item) -> Resource:
+    return Resource(service_name=item.service_name, function_name=item.function_name, owner=item.owner)

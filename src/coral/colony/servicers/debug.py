@@ -30,7 +30,7 @@ from coral.colony.servicers.messages import (
     statistics_message,
     step_message,
 )
-from coral.colony.values import OpenSight, Sight, rows_without_values, table_without_values
+from coral.colony.values import Item, OpenSight, Sight, rows_without_values, table_without_values
 from coral.model.errors import CoralError, FailedPrecondition, InvalidArgument
 from coral.model.principal import Principal, current_principal
 from coral.model.text import check_name
@@ -113,7 +113,12 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
             found = await self._queries.sessions(query, request.page_token)
             if query.session_id and found.sessions:
                 noted.about(found.sessions[0])
-            return await asyncio.to_thread(_sessions_response, query, found, current_principal())
+            items = [
+                Item(service_name=session.service_name, function_name=session.function_name, owner=session.requested_by)
+                for session in found.sessions
+            ]
+            seen = await self._sight.sees_items(current_principal(), "ListDebugSessions", items)
+            return await asyncio.to_thread(_sessions_response, query, found, seen)
 
     async def GetDebugResults(
         self, request: debug_pb2.GetDebugResultsRequest, context: Any
@@ -213,12 +218,12 @@ def _events_response(query: EventsQuery, found: EventsPage) -> debug_pb2.QueryUp
     return response
 
 
-def _sessions_response(query: SessionsQuery, found: SessionsPage, who: Principal) -> debug_pb2.ListDebugSessionsResponse:
-    """What the caller's credential is good for of a page, as a message; of sessions too large for one, only the first."""
+def _sessions_response(query: SessionsQuery, found: SessionsPage, seen: list[bool]) -> debug_pb2.ListDebugSessionsResponse:
+    """What the caller may see of a page, as a message; of sessions too large for one, only the first."""
     response = debug_pb2.ListDebugSessionsResponse()
     size, more, last = 0, found.more, None
-    for session in found.sessions:
-        if who.in_scope(session.service_name):
+    for session, sees in zip(found.sessions, seen, strict=True):
+        if sees:
             message = session_message(session)
             size += message.ByteSize()
             if size > _MAX_BYTES and response.sessions:

@@ -12,6 +12,7 @@ from coral.colony.collectors import Collectors
 from coral.colony.registry import Registry
 from coral.colony.slots import Slots
 from coral.colony.tasks import Tasks
+from coral.colony.values import Item, Sight
 from coral.colony.watch import Watch
 from coral.model.errors import InvalidArgument
 from coral.model.principal import current_principal
@@ -37,6 +38,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         audit: Audit,
         tasks: Tasks,
         heartbeat_ms: int,
+        sight: Sight,
     ) -> None:
         self._registry = registry
         self._watch = watch
@@ -45,6 +47,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         self._audit = audit
         self._tasks = tasks
         self._heartbeat_ms = heartbeat_ms
+        self._sight = sight
 
     async def RegisterAgent(
         self, request: registry_pb2.RegisterAgentRequest, context: Any
@@ -85,8 +88,10 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         who = current_principal()
         async with self._audit.noting(self._audit.entry(who, "ListServices", service_name=request.name)):
             check_name(request.name, "name", required=False)
-            found = [service for service in self._registry.services(request.name) if who.in_scope(service.name)]
-            return registry_pb2.ListServicesResponse(services=[service_to(service) for service in found])
+            found = self._registry.services(request.name)
+            seen = await self._sight.sees_items(who, "ListServices", [Item(service_name=service.name) for service in found])
+            shown = [service_to(service) for service, sees in zip(found, seen, strict=True) if sees]
+            return registry_pb2.ListServicesResponse(services=shown)
 
 
 def _agent(request: registry_pb2.RegisterAgentRequest) -> Agent:

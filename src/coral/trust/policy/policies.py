@@ -123,6 +123,11 @@ class Policies:
         document = {"templates": {}, "staticPolicies": {p.policy_id: tree for p, tree in found}, "templateLinks": []}
         self._handle = cedarpy.PolicySet.from_json_str(json.dumps(document))
 
+    @property
+    def only_default(self) -> bool:
+        """Whether there are no others than those that come with Coral."""
+        return all(policy.source == DEFAULT_NAME for policy in self.all)
+
     def decide(self, question: Question) -> Decision:
         """Asks every policy. A policy that fails to be evaluated makes the answer no: it might have forbidden.
 
