@@ -64,6 +64,8 @@ from coral.wire.server import Server
 
 _log = structlog.get_logger(__name__)
 _STOP_GRACE_S = 0.5
+POLICY_HEALTH = "coral.policies"
+"""The name under which the health service says whether the policies in the folder are those in force."""
 _SERVICES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
     for module, name in (
@@ -189,7 +191,7 @@ class Colony:
                     group.create_task(self._audit.run()),
                     group.create_task(prune_forever(self._audit, retention_s=self._settings.audit_retention_s)),
                     group.create_task(flush_registry(self._registry)),
-                    group.create_task(self._rights.run()),
+                    group.create_task(self._rights.run(self._report_policies)),
                     group.create_task(
                         cleanup(
                             control_db=self._control,
@@ -209,6 +211,9 @@ class Colony:
             await self._server.stop(0)
             await self._tasks.stop()
             await self._close()
+
+    async def _report_policies(self, healthy: bool) -> None:
+        await self._server.report(POLICY_HEALTH, healthy=healthy)
 
     async def _close(self) -> None:
         self._registry.flush()

@@ -220,6 +220,11 @@ class Server:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return address
 
+    async def report(self, name: str, *, healthy: bool) -> None:
+        """Lets the health service answer for a part of this daemon under a name that is no service's."""
+        serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+        await self._health.set(name, serving if healthy else not_serving)
+
     async def stop(self, grace_s: float = 1.0) -> None:
         """Says so in the health service, lets running calls finish for ``grace_s``, then ends them."""
         await self._health.enter_graceful_shutdown()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.asynchronous import asynchronous
 from support.running_colony import attach_request
 from support.secured_colony import SecuredColony, secured_colony
@@ -308,7 +309,7 @@ async def test_explanations(tmp_path: Path) -> None:
 
 @asynchronous
 async def test_what_is_in_force_is_for_admins_to_see(tmp_path: Path) -> None:
-    """With the faults of what is in the folder now, which is not in force."""
+    """With the faults of what is in the folder now, which is not in force; the health service says so to everybody."""
     folder = policies(tmp_path / "policies")
     async with secured_colony(tmp_path / "state", policy_dir=folder) as colony:
         async with PolicyClient(await colony.user("vic", "viewer")) as client:
@@ -318,6 +319,11 @@ async def test_what_is_in_force_is_for_admins_to_see(tmp_path: Path) -> None:
             before = await client.check()
             policies(tmp_path / "policies", PROD + "permit (principal, actoin, resource);")
             after = await client.check()
+            health = health_pb2_grpc.HealthStub(client.channel)
+            asked = health_pb2.HealthCheckRequest(service="coral.policies")
+            async with asyncio.timeout(5):
+                while (await health.Check(asked)).status != health_pb2.HealthCheckResponse.NOT_SERVING:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
     assert [policy.policy_id for policy in before.policies][-3:] == ["prod-four-eyes", "leads-approve", "payments-are-secret"]
     assert (before.folder, before.enforced, list(before.faults)) == (folder, True, [])
     assert list(after.policies) == list(before.policies)

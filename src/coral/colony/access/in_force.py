@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import structlog
@@ -50,11 +51,20 @@ class PoliciesInForce:
             ) from None
         self.since_ns = time.time_ns()
 
-    async def run(self) -> None:
-        """Looks at the folder every second, until cancelled."""
+    async def run(self, report: Callable[[bool], Awaitable[None]]) -> None:
+        """Looks at the folder every second, until cancelled.
+
+        Args:
+            report: Told at first, and from then on when it changes, whether what is in the folder is in force.
+        """
+        healthy = not self.faults
+        await report(healthy)
         while self.folder is not None:
             await asyncio.sleep(LOOK_EVERY_S)
             await self.look()
+            if healthy is bool(self.faults):
+                healthy = not self.faults
+                await report(healthy)
 
     async def look(self) -> None:
         """Puts what was written since into force, if it is in order; says once what is not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from coral.colony.access.approvals import Approvals
@@ -47,6 +48,6 @@ class Rights:
         await self.in_force.open()
         await self.approvals.load()
 
-    async def run(self) -> None:
-        """Looks after the policies, until cancelled."""
-        await self.in_force.run()
+    async def run(self, report: Callable[[bool], Awaitable[None]]) -> None:
+        """Looks after the policies, until cancelled; ``report`` is told whether those in the folder are in force."""
+        await self.in_force.run(report)

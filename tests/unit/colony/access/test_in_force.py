@@ -71,6 +71,26 @@ def test_broken_policies_leave_the_ones_before_in_force(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_whether_the_folder_is_in_force_is_reported_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At first, when it breaks, and when it is in order again."""
+    monkeypatch.setattr("coral.colony.access.in_force.LOOK_EVERY_S", 0.01)
+
+    async def scenario() -> list[bool]:
+        in_force = PoliciesInForce(folder(tmp_path, FORBID))
+        await in_force.open()
+        told: asyncio.Queue[bool] = asyncio.Queue()
+        running = asyncio.create_task(in_force.run(told.put))
+        seen = []
+        for text in ("broken", FORBID, ""):
+            async with asyncio.timeout(5):
+                seen.append(await told.get())
+            folder(tmp_path, text)
+        running.cancel()
+        return seen
+
+    assert asyncio.run(scenario()) == [True, False, True]
+
+
 @pytest.mark.parametrize("text", [None, "permit (principal, actoin, resource);"], ids=["no folder", "broken"])
 def test_a_colony_does_not_start_without_its_policies(tmp_path: Path, text: str | None) -> None:
     """What they forbid would be allowed: the error names what is wrong."""
@@ -83,10 +103,15 @@ def test_a_colony_without_a_folder_goes_by_the_default_policies() -> None:
     """There is nothing to look at then."""
 
     async def scenario() -> PoliciesInForce:
-        in_force = PoliciesInForce(None)
+        in_force, told = PoliciesInForce(None), []
+
+        async def report(healthy: bool) -> None:
+            told.append(healthy)
+
         await in_force.open()
         async with asyncio.timeout(1):
-            await in_force.run()
+            await in_force.run(report)
+        assert told == [True]
         return in_force
 
     assert attaches(asyncio.run(scenario()))
