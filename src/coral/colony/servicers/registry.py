@@ -16,6 +16,7 @@ from coral.colony.values import Item, Sight
 from coral.colony.watch import Watch
 from coral.model.errors import InvalidArgument
 from coral.model.principal import current_principal
+from coral.model.probe import check_sdk_addr
 from coral.model.service import Agent, Service
 from coral.model.text import check_name
 from coral.wire._generated.colony.v1 import registry_pb2, registry_pb2_grpc
@@ -119,6 +120,9 @@ def _services(messages: Any, agent_id: str) -> tuple[Service, ...]:
         raise InvalidArgument(f"An agent reports {len(messages):,} services.", hint=f"At most {_MAX_ITEMS:,} are taken.")
     for message in messages:
         check_name(message.name, "services.name")
+        for field in ("rule", "sdk_version"):
+            check_name(getattr(message, field), f"services.{field}", required=False)
+        check_sdk_addr(message.sdk_addr)
     return tuple(service_from(message, agent_id=agent_id) for message in messages)
 
 
