@@ -42,6 +42,7 @@ from coral.colony.tasks import Tasks
 from coral.colony.watch import GRACE_S, Watch
 from coral.config.settings import ColonySettings
 from coral.model.errors import FailedPrecondition
+from coral.telemetry.lifecycle import room_for
 from coral.trust.colony_keys import ColonyKeys
 from coral.wire._generated.colony.v1 import (
     access_pb2,
@@ -63,6 +64,7 @@ from coral.wire.address import split_address
 from coral.wire.server import Server
 
 _log = structlog.get_logger(__name__)
+_PORTS = 2
 _STOP_GRACE_S = 0.5
 POLICY_HEALTH = "coral.policies"
 """The name under which the health service says whether the policies in the folder are those in force."""
@@ -124,7 +126,10 @@ class Colony:
             silent_s=offline_after_s,
             grace_s=grace_s,
         )
-        self._server = Server(self._secured.door.guard if self._secured else None, max_connections=settings.max_connections)
+        self._server = Server(
+            self._secured.door.guard if self._secured else None,
+            max_connections=room_for(_PORTS * settings.max_connections) // _PORTS,
+        )
         self.address = ""
 
     def _secured_by(self, keys: ColonyKeys) -> Secured:

@@ -10,6 +10,9 @@ import resource
 import signal
 from collections.abc import Mapping
 
+_OWN_DESCRIPTORS = 512
+"""What a daemon needs beside connections: databases, files that it reads, channels of its own."""
+_FEWEST = 16
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4  # include/uapi/linux/prctl.h
 
 
@@ -47,6 +50,26 @@ def keep_to_itself() -> None:
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prctl("PR_SET_DUMPABLE", _PR_SET_DUMPABLE, 0)
+
+
+def room_for(connections: int) -> int:
+    """Raises the soft limit of descriptors as far as the hard one allows, so that connections use up none of the daemon's own.
+
+    Args:
+        connections: How many are wanted.
+
+    Returns:
+        How many there is room for; a few in any case.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OWN_DESCRIPTORS
+    if soft == resource.RLIM_INFINITY:
+        return connections
+    raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if raised > soft:
+        soft = raised
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return min(connections, max(_FEWEST, soft - _OWN_DESCRIPTORS))
 
 
 def die_with_parent() -> None:
