@@ -8,12 +8,15 @@ from coral.cli.entry import run
 
 COMMANDS = {
     "dev": ("coral.dev.command:dev", "Run a colony and an agent on this host, to try things out."),
+    "colony init": ("coral.colony.command:init", "Make the keys of a new colony, and its first token."),
     "colony start": ("coral.colony.command:start", "Run the control plane."),
     "agent start": ("coral.agent.command:start", "Run the agent of this host; needs root."),
     "agent lockdown": (
         "coral.agent.lockdown_command:lockdown",
         "Detach everything on this host, and refuse new probes.",
     ),
+    "agent invite": ("coral.cli.enrolment_commands:invite", "Invite a host to join the colony."),
+    "agent revoke": ("coral.cli.enrolment_commands:revoke", "Put an agent out of the colony."),
     "agent list": ("coral.cli.listing_commands:agents", "List the agents that the colony knows."),
     "service list": ("coral.cli.listing_commands:services", "List the services that can be debugged."),
     "function list": ("coral.cli.function_commands:functions", "List what can be probed."),

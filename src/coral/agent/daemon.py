@@ -6,25 +6,31 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
+import grpc
 import structlog
 from ulid import ULID
 
 from coral.agent.attach import Attacher
 from coral.agent.collectors import Collectors
 from coral.agent.debug_files import DebugFiles
+from coral.agent.enrolment import Membership, enrolled
+from coral.agent.guard import AgentGuard
 from coral.agent.images import ServiceImages
 from coral.agent.inspect_servicer import InspectServicer
 from coral.agent.lockdown import LockdownFiles, Switch
 from coral.agent.policy import LocalPolicy
 from coral.agent.processes import Processes
+from coral.agent.reachable import reachable_at
+from coral.agent.refusals import Refusals
 from coral.agent.registration import Registration
 from coral.agent.resolve import Resolver
 from coral.agent.servicer import DebugServicer
 from coral.agent.trap_cost import TrapCosts
+from coral.client.endpoint import Endpoint
 from coral.config.settings import AgentSettings
 from coral.elf.image import ImageKey
 from coral.elf.parser import Parser
@@ -37,6 +43,7 @@ from coral.telemetry.lifecycle import announce_ready, stop_event
 from coral.wire._generated.mesh.v1 import ebpf_pb2_grpc, inspect_pb2_grpc
 from coral.wire.address import require_loopback, split_address
 from coral.wire.server import Server
+from coral.wire.tls import server_credentials
 
 _SERVICES = ("coral.mesh.v1.DebugService", "coral.mesh.v1.InspectService")
 _STOP_S = 0.2
@@ -44,11 +51,12 @@ _STOP_S = 0.2
 _log = structlog.get_logger(__name__)
 
 
-async def run(settings: AgentSettings, *, ready_fd: int | None) -> None:
-    """Runs the agent of this host until SIGTERM or SIGINT; raises what ``serve`` does.
+async def run(settings: AgentSettings, *, insecure: bool, ready_fd: int | None) -> None:
+    """Runs the agent of this host until SIGTERM or SIGINT; raises what ``serve`` and ``enrolled`` do.
 
     Args:
         settings: As for ``serve``.
+        insecure: Whether it takes commands from whoever reaches it, on loopback, instead of from a colony that it has joined.
         ready_fd: Where to say that it is ready; None for nowhere.
     """
     rules = [ServiceRule(**pattern.model_dump()) for pattern in settings.services]
@@ -58,7 +66,19 @@ async def run(settings: AgentSettings, *, ready_fd: int | None) -> None:
         stop=stop_event(),
         on_ready=lambda facts: announce_ready(facts, ready_fd),
         lockdown=LockdownFiles(settings.state_dir),
+        enrol=None if insecure else lambda: _enrol(settings),
     )
+
+
+async def _enrol(settings: AgentSettings) -> Membership:
+    folder = Path(settings.state_dir)
+    identity = await enrolled(
+        folder=folder,
+        agent_id=agent_id_of(settings),
+        colony=settings.colony,
+        join=settings.join.get_secret_value(),
+    )
+    return Membership(identity, folder)
 
 
 async def serve(
@@ -68,6 +88,7 @@ async def serve(
     stop: asyncio.Event,
     on_ready: Callable[[Mapping[str, object]], None],
     lockdown: LockdownFiles | None = None,
+    enrol: Callable[[], Awaitable[Membership]] | None = None,
 ) -> None:
     """Runs an agent until ``stop`` is set. When it returns, no probe is left in any process.
 
@@ -77,16 +98,21 @@ async def serve(
         stop: Set by whoever wants it to end.
         on_ready: Called with what it is and where it serves, once it does.
         lockdown: Where the kill switch of the host is looked for; None when it has none.
+        enrol: Finds out which colony it belongs to; None for an agent that asks nobody for credentials.
 
     Raises:
-        FailedPrecondition: This host cannot run it, the address is not loopback, or the port is taken.
+        FailedPrecondition: This host cannot run it, its address is not loopback although it asks for no credentials, or the
+            port is taken.
         InvalidArgument: An address is none.
     """
-    require_loopback(settings.listen)
+    if enrol is None:
+        require_loopback(settings.listen)
     split_address(settings.colony)
     agent_id = agent_id_of(settings)
     # What reads files is started before gRPC is: this process itself forks no more after that.
+    # Nor has what it forks ever seen a key.
     async with Parser() as parser:
+        membership = await enrol() if enrol is not None else None
         engine = await asyncio.to_thread(Engine, ring_bytes=settings.ring_bytes, max_open_calls=settings.max_open_calls)
         try:
             await _warm(parser)
@@ -108,29 +134,46 @@ async def serve(
                 events_per_s=settings.events_per_s,
                 switch=switch,
             )
-            server = Server()
+            boot_id, refusals = str(ULID()), Refusals()
+            guard = AgentGuard(membership.identity, boot_id=boot_id, refusals=refusals) if membership else None
+            server = Server(guard)
             ebpf_pb2_grpc.add_DebugServiceServicer_to_server(DebugServicer(collectors, policy), server.grpc)
             inspector = InspectServicer(parser, ServiceImages(parser, processes, debug_files, policy), TrapCosts(engine))
             inspect_pb2_grpc.add_InspectServiceServicer_to_server(inspector, server.grpc)
-            address = await server.start(settings.listen, services=_SERVICES, flag="--listen")
+            address = await server.start(
+                settings.listen, services=_SERVICES, flag="--listen", credentials=_credentials(membership)
+            )
+
+            def colony() -> Endpoint:
+                plain = Endpoint(address=settings.colony)
+                return membership.identity.colony_endpoint(settings.colony) if membership else plain
+
             registration = Registration(
-                colony=settings.colony,
-                address=address,
-                boot_id=str(ULID()),
+                colony=colony,
+                address=reachable_at(advertise=settings.advertise, bound=address, colony=settings.colony),
+                boot_id=boot_id,
                 methods=engine.methods,
                 processes=processes,
                 collectors=collectors,
                 switch=switch,
+                refusals=refusals,
             )
             _log.info("agent is ready", agent=agent_id, address=address, colony=settings.colony, pid=os.getpid())
             on_ready({"ready": True, "agent": address, "agent_id": agent_id, "pid": os.getpid()})
             try:
                 watching = [switch.run(collectors.lock_down, processes.services_changed.set)] if switch is not None else []
+                if membership is not None:
+                    watching.append(membership.run(colony))
                 await _until(stop, collectors.run(), processes.run(), registration.run(), *watching)
             finally:
                 await server.stop(_STOP_S)
         finally:
             engine.close()
+
+
+def _credentials(membership: Membership | None) -> grpc.ServerCredentials | None:
+    """Mutual TLS with whom the colony's authority knows; plain text without a colony."""
+    return server_credentials(membership.pair, clients_of=membership.identity.ca.encode()) if membership else None
 
 
 async def _warm(parser: Parser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import metadata
 
@@ -13,7 +14,9 @@ import structlog
 from coral.agent.collectors import Collectors
 from coral.agent.lockdown import Switch
 from coral.agent.processes import Processes
+from coral.agent.refusals import Refusal, Refusals
 from coral.client.colony import ColonyClient
+from coral.client.endpoint import Endpoint
 from coral.model.errors import CoralError, DeadlineExceeded, Unavailable
 from coral.wire import convert
 from coral.wire._generated.colony.v1 import registry_pb2
@@ -30,25 +33,27 @@ class Registration:
     """Registers, and sends heartbeats: at the pace the colony asks for, and at once when the services change.
 
     Args:
-        colony: HOST:PORT of the colony.
+        colony: The colony as it is reached now; what that is shown changes when the agent's certificate is renewed.
         address: HOST:PORT where it reaches this agent.
         boot_id: Of this life of the agent.
         methods: Ways of attaching that this host offers.
         processes: What runs here.
         collectors: What is probed here.
         switch: Whether anything may be.
+        refusals: What this agent refused to do, for the colony's audit log.
     """
 
     def __init__(
         self,
         *,
-        colony: str,
+        colony: Callable[[], Endpoint],
         address: str,
         boot_id: str,
         methods: tuple[str, ...],
         processes: Processes,
         collectors: Collectors,
         switch: Switch | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
         self._colony = colony
         self._address = address
@@ -57,41 +62,67 @@ class Registration:
         self._processes = processes
         self._collectors = collectors
         self._switch = switch
+        self._refusals = refusals or Refusals()
+        self._line: tuple[Endpoint, ColonyClient] | None = None
 
     async def run(self) -> None:
         """Keeps the agent registered until cancelled. A colony that is away is waited for; probes do not depend on it."""
-        agent_id = self._collectors.agent_id
-        pause_s = _FIRST_RETRY_S
-        async with ColonyClient(self._colony, caller=f"agent:{agent_id}") as client:
-            while True:
-                try:
-                    response = await client.register(self._request(), timeout_s=_CALL_S)
-                    _log.info("registered", colony=self._colony, epoch=response.epoch)
-                    pause_s = _FIRST_RETRY_S
-                    await self._stay(client, response.epoch, response.heartbeat_ms / 1000)
-                except (Unavailable, DeadlineExceeded) as error:
-                    _log.warning("the colony is away", colony=self._colony, reason=str(error), retry_s=pause_s)
-                except CoralError as error:
-                    _log.error("the colony refuses this agent", colony=self._colony, reason=str(error), retry_s=pause_s)
-                await asyncio.sleep(pause_s)
-                pause_s = min(_LAST_RETRY_S, 2 * pause_s)
+        try:
+            await self._keep()
+        finally:
+            await self._hang_up()
 
-    async def _stay(self, client: ColonyClient, epoch: int, heartbeat_s: float) -> None:
+    async def _keep(self) -> None:
+        pause_s = _FIRST_RETRY_S
+        while True:
+            colony = self._colony().address
+            try:
+                response = await (await self._client()).register(self._request(), timeout_s=_CALL_S)
+                _log.info("registered", colony=colony, epoch=response.epoch)
+                pause_s = _FIRST_RETRY_S
+                await self._stay(response.epoch, response.heartbeat_ms / 1000)
+            except (Unavailable, DeadlineExceeded) as error:
+                _log.warning("the colony is away", colony=colony, reason=str(error), retry_s=pause_s)
+            except CoralError as error:
+                _log.error("the colony refuses this agent", colony=colony, reason=str(error), retry_s=pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(_LAST_RETRY_S, 2 * pause_s)
+
+    async def _client(self) -> ColonyClient:
+        """The connection, a new one when the certificate was renewed."""
+        endpoint = self._colony()
+        if self._line is None or self._line[0] != endpoint:
+            await self._hang_up()
+            self._line = endpoint, ColonyClient(endpoint, caller=f"agent:{self._collectors.agent_id}")
+        return self._line[1]
+
+    async def _hang_up(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            await line[1].close()
+
+    async def _stay(self, epoch: int, heartbeat_s: float) -> None:
         """Sends heartbeats until the colony wants the agent to register again."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(_MIN_PAUSE_S, heartbeat_s)):
                     await self._processes.services_changed.wait()
             self._processes.services_changed.clear()
+            refusals = self._refusals.take()
             request = registry_pb2.HeartbeatRequest(
                 agent_id=self._collectors.agent_id,
                 epoch=epoch,
                 services=[convert.service_to(service) for service in self._processes.services],
+                refusals=[_refusal(refusal) for refusal in refusals],
                 collectors=[collector.collector_id for collector in self._collectors.running if collector.of_colony],
                 lockdown=self._lockdown,
                 starting=self._collectors.starting,
             )
-            response = await client.heartbeat(request, timeout_s=_CALL_S)
+            try:
+                response = await (await self._client()).heartbeat(request, timeout_s=_CALL_S)
+            except CoralError:
+                self._refusals.put_back(refusals)
+                raise
             if response.register_again:
                 return
             await asyncio.sleep(_MIN_PAUSE_S)
@@ -112,3 +143,15 @@ class Registration:
     @property
     def _lockdown(self) -> str:
         return self._switch.text if self._switch is not None else ""
+
+
+def _refusal(refusal: Refusal) -> registry_pb2.AgentRefusal:
+    return registry_pb2.AgentRefusal(
+        time=convert.timestamp(refusal.time_ns),
+        method=refusal.method,
+        principal=refusal.principal,
+        address=refusal.host,
+        code=refusal.code,
+        message=refusal.message,
+        count=refusal.count,
+    )

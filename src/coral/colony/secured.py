@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import grpc
@@ -73,7 +74,12 @@ class Secured:
         self.agent_address = ""
 
     async def open(self) -> None:
-        """Reads what is kept; the database is open."""
+        """Reads what is kept, and renews the certificate if that is due; the database is open.
+
+        Raises:
+            OSError: A new certificate cannot be kept.
+        """
+        await asyncio.to_thread(self.keys.renew_if_due)
         await self.enrolment.load()
         await self.door.open()
 

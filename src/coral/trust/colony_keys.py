@@ -85,20 +85,24 @@ class ColonyKeys:
             command_key=read_secret(folder / COMMAND_KEY),
         )
 
-    def save(self, folder: Path) -> None:
-        """Writes all of them for the first time.
-
-        Args:
-            folder: The state directory.
+    def save_all_but_ca(self, folder: Path) -> None:
+        """Writes what a colony is not one without; there is none yet.
 
         Raises:
-            FileExistsError: There are some already; they stay.
-            OSError: They cannot be written.
+            OSError: It cannot be written.
         """
         write_secret(folder / CA_KEY, self.authority.pair.key)
         write_secret(folder / SERVER_KEY, self.server.key)
         write_secret(folder / SERVER, self.server.certificate)
         write_secret(folder / COMMAND_KEY, self.command_key)
+
+    def save_ca(self, folder: Path) -> None:
+        """Writes the certificate of the authority, which makes the folder a colony's.
+
+        Raises:
+            FileExistsError: It is one already; it stays that.
+            OSError: It cannot be written.
+        """
         create_secret(folder / CA, self.authority.pair.certificate)
 
     def renewed(self, *, server_lifetime_s: float) -> Self:
