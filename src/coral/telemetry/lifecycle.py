@@ -53,7 +53,7 @@ def keep_to_itself() -> None:
 
 
 def room_for(connections: int) -> int:
-    """Raises the soft limit of descriptors as far as the hard one allows, so that connections use up none of the daemon's own.
+    """Raises the soft limit of descriptors as far as the hard one allows, so that connections do not use up the daemon's own.
 
     Args:
         connections: How many are wanted.
