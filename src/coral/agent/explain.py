@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 from coral.agent.images import ServiceImage, ServiceImages, merged
+from coral.agent.libraries import Found, the_one
 from coral.agent.policy import names_of
 from coral.agent.resolve import FunctionName
 from coral.elf.parser import Parser
@@ -78,6 +80,7 @@ class Explainer:
             async with self._images.of_service(service, library=function.library, function=function_name) as libraries:
                 for image in libraries:
                     await self._one(answer, image, [], function.name)
+                _check_apart(answer.explained, function.name)
         else:
             async with self._images.of_service(service, all_libraries=True, function=function_name) as images:
                 libraries = [image for image in images if image.library]
@@ -104,23 +107,50 @@ class Explainer:
             return
         except NotFound as error:
             missing = error
+        found = []
         for library in libraries:
-            if any(explained.image is library for explained in answer.explained):
-                return
             try:
-                answer.explained.append(await self._in(library, name))
-                return
+                what = await self._in(library, name)
             except AmbiguousName as error:
                 answer.skipped.append(Skipped(image=library, error=error))
                 return
             except (NotFound, FailedPrecondition):
                 continue  # a library that cannot be read hides nothing that another has under this name
-        answer.skipped.append(Skipped(image=image, error=missing))
+            exported = what.explanation.exported
+            found.append(Found(path=library.path, exported=exported, deleted=library.deleted, what=what))
+        if not found:
+            answer.skipped.append(Skipped(image=image, error=missing))
+            return
+        try:
+            chosen = the_one(found, name, PurePath(image.path).name).what
+        except AmbiguousName as error:
+            answer.skipped.append(Skipped(image=image, error=error))
+        else:
+            if not any(explained.image is chosen.image for explained in answer.explained):
+                answer.explained.append(chosen)
 
     async def _in(self, image: ServiceImage, name: str) -> Explained:
         async with self._images.files(image) as files:
             explanation = await self._parser.explain(files, name, library=image.library)
         return Explained(image=image, explanation=explanation)
+
+
+def _check_apart(explained: Sequence[Explained], name: str) -> None:
+    """Passes unless one process has loaded several libraries of the name that was given, with such a function each.
+
+    Raises:
+        AmbiguousName: One has.
+    """
+    for first in explained:
+        mine = [each for each in explained if set(each.image.pids) & set(first.image.pids)]
+        the_one(
+            [
+                Found(path=each.image.path, exported=each.explanation.exported, deleted=each.image.deleted, what=each)
+                for each in mine
+            ],
+            name,
+            f"process {first.image.pids[0]}",
+        )
 
 
 def _most_telling(errors: Sequence[CoralError]) -> CoralError:

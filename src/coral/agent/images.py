@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from coral.agent.debug_files import DebugFiles
+from coral.agent.libraries import is_called
 from coral.agent.policy import LocalPolicy, names_of
 from coral.agent.processes import Processes
 from coral.elf.image import ImageInfo, ImageKey, OpenFile
@@ -31,6 +32,7 @@ class ServiceImage:
         pids: The processes.
         info: What it says about itself; None when that is not known.
         error: Why it cannot be read; None when it can, or when that was not tried.
+        deleted: Whether its file has been unlinked or replaced since it was loaded; of a library.
     """
 
     fd: int
@@ -40,6 +42,7 @@ class ServiceImage:
     pids: list[int] = field(default_factory=list)
     info: ImageInfo | None = None
     error: CoralError | None = None
+    deleted: bool = False
 
 
 class ServiceImages:
@@ -177,18 +180,18 @@ def _collect(running: Sequence[Process], library: str, all_libraries: bool) -> l
 def _add_libraries(found: dict[ImageKey, ServiceImage], pid: int, library: str, *, without_inode: int) -> None:
     for module in modules(pid):
         name = PurePath(module.path).name
-        if module.inode != without_inode and library in ("", name):
+        if module.inode != without_inode and (not library or is_called(module.path, library)):
             with suppress(FailedPrecondition):  # what cannot be opened is not told from what is not loaded
-                _add(found, open_module(pid, module.mappings[0]), module.path, name, pid)
+                _add(found, open_module(pid, module.mappings[0]), module.path, name, pid, deleted=module.deleted)
 
 
-def _add(found: dict[ImageKey, ServiceImage], fd: int, path: str, library: str, pid: int) -> int:
+def _add(found: dict[ImageKey, ServiceImage], fd: int, path: str, library: str, pid: int, *, deleted: bool = False) -> int:
     """Takes an open file over; returns its inode."""
     key = ImageKey.of_fd(fd)
     if key in found:
         os.close(fd)
     else:
-        found[key] = ServiceImage(fd=fd, key=key, path=path, library=library)
+        found[key] = ServiceImage(fd=fd, key=key, path=path, library=library, deleted=deleted)
     found[key].pids.append(pid)
     return key.inode
 

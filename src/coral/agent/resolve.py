@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
 
 from coral.agent.debug_files import DebugFiles
+from coral.agent.libraries import Found, is_called, the_one
 from coral.elf.image import ImageInfo, ImageKey
 from coral.elf.parser import Parser
 from coral.model.errors import FailedPrecondition, NotFound
@@ -24,7 +25,7 @@ class FunctionName:
     """A function as a user names it.
 
     Attributes:
-        library: Base name of the library it must be in; empty for the program, then its libraries.
+        library: Base name, or the end of the path, of the library it must be in; empty for the program, then its libraries.
         name: The rest.
     """
 
@@ -79,7 +80,7 @@ class Resolver:
         Raises:
             NotFound: No image has it; the message gives the nearest names of the program.
             LibraryNotLoaded: It must be in a library that is not mapped.
-            InvalidArgument: Several functions answer to the name.
+            InvalidArgument: Several functions answer to the name, or several libraries have one.
             FailedPrecondition: It cannot be probed, with the reason.
         """
         pid = process.id.pid
@@ -94,24 +95,53 @@ class Resolver:
                 f"{PurePath(process.executable).name} (pid {pid}) has not loaded {function.library}.",
                 hint="Name the file as it stands in /proc/PID/maps, for example libc.so.6!malloc.",
             )
-        for module in modules(pid):
-            name = PurePath(module.path).name
-            if function.library and name != function.library:
-                continue
-            if not function.library and _is_program(module, process):
-                continue
-            try:
-                with _opened_module(pid, module) as fd:
-                    advise = bool(function.library)
-                    return await self._locate_in(pid, fd, module.path, function.name, library=name, advise=advise)
-            except NotFound as error:
-                if function.library:
-                    missing = error
-            except FailedPrecondition:
-                if function.library:
-                    raise
-                # A library that cannot be read hides nothing that the program itself has under this name.
-        raise missing
+        found: list[Found[Located | FailedPrecondition]] = []
+        try:
+            for module in modules(pid):
+                if not is_called(module.path, function.library) if function.library else _is_program(module, process):
+                    continue
+                try:
+                    found.append(await self._locate_in_library(pid, module, function))
+                except NotFound as error:
+                    if function.library:
+                        missing = error
+                except FailedPrecondition:
+                    if function.library:
+                        raise
+                    # A library that cannot be read hides nothing that another has under this name.
+            if not found:
+                raise missing
+            where = f"{PurePath(process.executable).name} (pid {pid})"
+            chosen = the_one(found, function.name, where).what
+        except BaseException:
+            _close(found)
+            raise
+        _close(each for each in found if each.what is not chosen)
+        if isinstance(chosen, FailedPrecondition):
+            raise chosen
+        return chosen
+
+    async def _locate_in_library(
+        self, pid: int, module: Module, function: FunctionName
+    ) -> Found[Located | FailedPrecondition]:
+        """The function in one library; an error in its place says why it cannot be probed there.
+
+        Raises:
+            NotFound: The library does not have it.
+            FailedPrecondition: The library cannot be read.
+        """
+        what: Located | FailedPrecondition
+        name = PurePath(module.path).name
+        try:
+            with _opened_module(pid, module) as fd:
+                advise = bool(function.library)
+                what = await self._locate_in(pid, fd, module.path, function.name, library=name, advise=advise)
+                exported = what.plan.exported
+        except FailedPrecondition as error:
+            if "reason" not in error.details:
+                raise
+            what, exported = error, "local" not in error.details
+        return Found(path=module.path, exported=exported, deleted=module.deleted, what=what)
 
     async def _locate_in(self, pid: int, fd: int, path: str, name: str, *, library: str, advise: bool = True) -> Located:
         key = ImageKey.of_fd(fd)
@@ -141,6 +171,12 @@ def _opened_module(pid: int, module: Module) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def _close(found: Iterable[Found[Located | FailedPrecondition]]) -> None:
+    for each in found:
+        if isinstance(each.what, Located):
+            os.close(each.what.fd)
 
 
 def _is_program(module: Module, process: Process) -> bool:

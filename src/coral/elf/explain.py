@@ -5,7 +5,7 @@ from __future__ import annotations
 from coral.elf import gorules
 from coral.elf.arch.x86_64_text import text
 from coral.elf.listing import entries_only, language_of, refused
-from coral.elf.plan import find, plan_functions
+from coral.elf.plan import find, is_exported, plan_functions
 from coral.elf.program import Program
 from coral.elf.symbols import Function
 from coral.model.addresses import FileOffset, Vaddr
@@ -59,6 +59,7 @@ def explain(program: Program, wanted: str, *, library: str = "") -> FunctionExpl
         sites=tuple(_site(program, site) for site in plan.sites[:_MOST_SITES]) if plan else (),
         symbol_sources=tuple(program.symbols.sources),
         notes=(*program.symbols.notes, *filter(None, [gorules.inlined_too(program, plan.name) if plan else ""])),
+        exported=is_exported(program, functions),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from coral.elf import demangle, flow, gorules, indirect, names, sites, splits, variants
@@ -96,7 +97,13 @@ def plan_functions(program: Program, name: str, functions: tuple[Function, ...],
         library=library,
         goid_offset=goid_offset(program) if pairing is Pairing.GO else 0,
         symbols=_symbols(program, functions),
+        exported=is_exported(program, functions),
     )
+
+
+def is_exported(program: Program, functions: Iterable[Function]) -> bool:
+    """Whether other files can call a function by a name of its; what a version script hides is local in the file."""
+    return any(not each.local for function in functions for each in (function, *program.symbols.at(function.vaddr)))
 
 
 def _symbols(program: Program, functions: tuple[Function, ...]) -> tuple[str, ...]:
@@ -152,5 +159,5 @@ def _refused(function: Function, reason: str, hint: str = "Name one of its calle
     return FailedPrecondition(
         f"{printable(function.name)} cannot be probed: it {reason}.",
         hint=hint,
-        details={"reason": reason},
+        details={"reason": reason, **({"local": "yes"} if function.local else {})},
     )

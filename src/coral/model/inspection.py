@@ -118,6 +118,7 @@ class FunctionExplanation:
         sites: What would be attached, entries first.
         symbol_sources: Which tables the symbols of its file came from.
         notes: Why other places of symbols were not used, as sentences.
+        exported: Whether other files can call it by name.
     """
 
     name: str
@@ -130,6 +131,7 @@ class FunctionExplanation:
     sites: tuple[ExplainedSite, ...]
     symbol_sources: tuple[str, ...]
     notes: tuple[str, ...]
+    exported: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,6 +67,7 @@ class FunctionPlan:
         sites: Entry first, then exits by offset. Clones add their own entries and exits.
         goid_offset: How far behind a goroutine's start its number is, in bytes; 0 when that is not known, or there is none.
         symbols: What the symbols at its addresses are called, in the file and demangled; of very many, some.
+        exported: Whether other files can call it by name.
     """
 
     name: str
@@ -78,6 +79,7 @@ class FunctionPlan:
     library: str = ""
     goid_offset: int = 0
     symbols: tuple[str, ...] = ()
+    exported: bool = False
 
     @property
     def entries(self) -> tuple[Site, ...]:

@@ -1,0 +1,44 @@
+"""A function that several libraries of a process have: never a guess which of them is meant."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from support import build
+from support.observe import counted, every_call_stored, observe
+from support.stack import Stack
+from support.target import running
+
+pytestmark = pytest.mark.kernel
+
+
+def test_function_of_several_libraries(stack: Stack, tmp_path: Path) -> None:
+    """A bare name of two libraries is refused with what to choose from; each can be chosen, and counts its own calls."""
+    library = build.c_library("shared")
+    program = build.c_user_of(library, "user")
+    called = tmp_path / "before" / library.name
+    called.parent.mkdir()
+    shutil.copy2(library, called)
+    with running(program, env={"LD_PRELOAD": str(called)}) as target:
+        for name in ("shared_work", f"{library.name}!shared_work"):
+            for command in (("debug", "info"), ("debug", "attach")):
+                refused = stack.cli.run(*command, target.service, "-f", name, "-o", "json")
+                assert refused.exit_code == 2
+                assert "'shared_work' means functions of 2 libraries of" in refused.error()["message"]
+                assert refused.error()["hint"] == f"Choose one: {library}!shared_work, {called}!shared_work."
+        assert counted(observe(stack, target, f"before/{library.name}!shared_work").ledger) == every_call_stored(500)
+    with running(program, env={"LD_PRELOAD": str(called)}) as target:
+        assert counted(observe(stack, target, f"{library}!shared_work").ledger) == {}
+
+
+def test_function_that_the_loader_has_too(stack: Stack) -> None:
+    """A bare memcpy is that of the C library, which cannot be probed by that name; programs do not call the loader's."""
+    with running(build.c_program("loop")) as target:
+        refused = stack.cli.run("debug", "attach", target.service, "-f", "memcpy", "-o", "json")
+        assert refused.exit_code == 1
+        assert refused.error()["message"].startswith("memcpy cannot be probed: it is chosen when the program starts (IFUNC)")
+        assert "__memcpy_" in refused.error()["hint"]
+        explained = stack.cli.ok("debug", "info", target.service, "-f", "memcpy", "-o", "json").json()
+        assert [image["library"] for image in explained["images"]] == ["libc.so.6"]
