@@ -102,7 +102,7 @@ def emit_verified(options: Globals, copies: Mapping[str, Document], *, checkpoin
         return 0 if ok else 1
     for name, report in copies.items():
         span = f"{report['first']} to {report['last']}" if report["records"] else "none"
-        signed = f"{report['checkpoints']:,} signed checkpoints"
+        signed = f"{report['checkpoints']:,} signed checkpoint{'' if report['checkpoints'] == 1 else 's'}"
         if report["problem"] is None:
             emit(f"{name}: {report['records']:,} records, {span}, with {signed}: all as they were written.\n")
         else:

@@ -244,6 +244,14 @@ class Audit:
             raise unwritable(self._table_failure) from None
         self._table_failure = ""
 
+    async def sign(self) -> None:
+        """Adds a checkpoint, unless the last record is one.
+
+        Raises:
+            Unavailable: It cannot be written.
+        """
+        await self._checkpoint()
+
     async def keep_from(self, first: int) -> None:
         """Signs that records before ``first`` are kept no longer.
 

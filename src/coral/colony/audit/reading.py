@@ -90,9 +90,12 @@ async def find(audit: Audit, query: AuditQuery, *, before: int | None, limit: in
 async def export(audit: Audit) -> AsyncIterator[bytes]:
     """Every record up to now as lines of JSON, a bounded part at a time; from the copy, or without one from the table.
 
+    The last is a checkpoint, so that whoever takes it elsewhere can prove all of it.
+
     Raises:
         Unavailable: The log cannot be read.
     """
+    await audit.sign()
     upto = audit.writer.head.sequence
     if audit.copy is not None:
         with await asyncio.wrap_future(audit.writer.between(audit.copy.snapshot)) as snapshot:
@@ -100,7 +103,6 @@ async def export(audit: Audit) -> AsyncIterator[bytes]:
             while part := await asyncio.to_thread(_part, reading):
                 yield part
         return
-    await audit.flush()
     after = audit.writer.begins
 
     def read(cursor: duckdb.DuckDBPyConnection) -> list[bytes]:

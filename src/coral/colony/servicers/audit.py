@@ -7,10 +7,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from coral.colony.audit import Audit
 from coral.colony.audit.reading import AuditQuery, export, find
 from coral.colony.audit.verification import verify
 from coral.colony.purge import Purge, Purged, Purger, events_of
+from coral.model.errors import InvalidArgument
 from coral.model.principal import current_principal
 from coral.model.text import check_name
 from coral.trust.chain import Record, time_ns
@@ -21,6 +24,7 @@ from coral.wire.paging import make_token, page_size, read_token
 
 _FILTERS = ("principal", "action", "decision", "service_name", "session_id")
 _PAGE = 100
+_YEAR_10000_NS = 253_402_300_800 * 10**9
 _MAX_PAGE = 1_000
 _MAX_LISTED = 10_000
 
@@ -42,8 +46,8 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
             for name in _FILTERS:
                 check_name(getattr(request, name), name, required=False)
             query = AuditQuery(
-                since_ns=timestamp_ns(request.since) if request.HasField("since") else None,
-                until_ns=timestamp_ns(request.until) if request.HasField("until") else None,
+                since_ns=_moment(request.since, "since") if request.HasField("since") else None,
+                until_ns=_moment(request.until, "until") if request.HasField("until") else None,
                 principal=request.principal,
                 action=request.action,
                 decision=request.decision,
@@ -89,7 +93,7 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
         )
         async with self._audit.noting(entry):
             purge = Purge(
-                before_ns=timestamp_ns(request.before) if request.HasField("before") else None,
+                before_ns=_moment(request.before, "before") if request.HasField("before") else None,
                 service_name=request.service_name,
                 session_id=request.session_id,
             )
@@ -101,6 +105,18 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
                 event_count=events_of(sessions),
                 freed_bytes=max(0, freed),
             )
+
+
+def _moment(message: Timestamp, field: str) -> int:
+    """The ns since the epoch of a time that a caller gave.
+
+    Raises:
+        InvalidArgument: It is none that the tables could hold.
+    """
+    value_ns = timestamp_ns(message)
+    if not 0 <= value_ns < _YEAR_10000_NS:
+        raise InvalidArgument(f"{field} is no time.", hint="Give one from 1970 to 9999.")
+    return value_ns
 
 
 def _record(record: Record) -> audit_pb2.AuditRecord:
