@@ -72,6 +72,8 @@ def approval_document(approval: policy_pb2.Approval) -> Document:
 
 def _row(approval: policy_pb2.Approval) -> tuple[str, ...]:
     by = f" by {approval.decided_by}" if approval.decided_by else ""
+    if by and approval.state in ("used", "expired"):
+        by = f", approved{by}"
     values = ", with values" if approval.capture_values else ""
     agent = f" on {approval.agent_id}" if approval.agent_id else ""
     return (

@@ -12,8 +12,8 @@ LOOK = (
     "FollowUprobeEvents", "GetDebugResults", "ListApprovals",
 )  # fmt: skip
 ADMIN = (
-    "ExplainPolicy", "CheckPolicies", "CreateToken", "ListTokens", "RevokeToken", "CreateInvite", "RevokeAgent", "QueryAudit", "ExportAudit",
-    "VerifyAudit", "PurgeData",
+    "ExplainPolicy", "CheckPolicies", "CreateToken", "ListTokens", "RevokeToken", "CreateInvite", "RevokeAgent", "QueryAudit",
+    "ExportAudit", "VerifyAudit", "PurgeData",
 )  # fmt: skip
 ROLES = ("", "viewer", "operator", "investigator", "admin")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
+import time
 
 import pytest
 from support.policies import ask, policies, user
@@ -214,3 +216,14 @@ def test_an_unknown_action_is_refused() -> None:
     decision = policies().decide(ask("Reboot", "admin"))
     assert not decision.allowed
     assert 'Action::"Reboot"' in decision.trouble
+
+
+def test_a_decision_is_quick() -> None:
+    """Every call waits for one: half of them take less than 5 ms, also on a busy machine (some 0.3 ms on an idle one)."""
+    found, asked = policies(PROD), ask("AttachUprobe", "operator", service="web", environment="prod")
+    took = []
+    for _ in range(50):
+        began = time.perf_counter()
+        found.decide(asked)
+        took.append(time.perf_counter() - began)
+    assert statistics.median(took) < 0.005
