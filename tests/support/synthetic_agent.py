@@ -153,11 +153,19 @@ class SyntheticAgent(ebpf_pb2_grpc.DebugServiceServicer):
 
     async def start(self) -> None:
         """Serves, on the port it had before if it had one."""
-        self._server = Server()
+        self._server = self._make_server()
         ebpf_pb2_grpc.add_DebugServiceServicer_to_server(self, self._server.grpc)
         for add in self.more_services:
             add(self._server.grpc)
-        self.address = await self._server.start(self.address, services=["coral.mesh.v1.DebugService"], flag="--listen")
+        self.address = await self._server.start(
+            self.address, services=["coral.mesh.v1.DebugService"], flag="--listen", credentials=self._credentials()
+        )
+
+    def _make_server(self) -> Server:
+        return Server()
+
+    def _credentials(self) -> grpc.ServerCredentials | None:
+        return None
 
     async def kill(self) -> None:
         """Dies: connections break, nothing is said any more."""

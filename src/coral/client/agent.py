@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from typing import TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
+from coral.model.errors import Unavailable
 from coral.wire._generated.mesh.v1 import ebpf_pb2, inspect_pb2
 from coral.wire.errors import from_rpc
 from coral.wire.metadata import COLONY_KEY, COMMAND_KEY
@@ -71,6 +73,9 @@ class AgentClient:
                 yield batch
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error, peer=self._peer) from None
+        except asyncio.CancelledError:
+            self._raise_if_closed()
+            raise
         finally:
             call.cancel()
 
@@ -108,6 +113,19 @@ class AgentClient:
             return await stub(raw, timeout=timeout_s, metadata=(*metadata, *self._signature(method, raw)))
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error, peer=self._peer) from None
+        except asyncio.CancelledError:
+            self._raise_if_closed()
+            raise
+
+    def _raise_if_closed(self) -> None:
+        """Tells a connection that was closed, which grpc reports by cancelling its calls, from a caller that is cancelled.
+
+        Raises:
+            Unavailable: It was closed.
+        """
+        task = asyncio.current_task()
+        if task is not None and not task.cancelling():
+            raise Unavailable(f"{self._peer} cannot be reached: the connection to it was ended.") from None
 
     def _signature(self, method: str, raw: bytes) -> tuple[tuple[str, str | bytes], ...]:
         return ((COMMAND_KEY, self._sign(method, raw)),) if self._sign else ()

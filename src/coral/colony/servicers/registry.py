@@ -14,7 +14,7 @@ from coral.colony.slots import Slots
 from coral.colony.tasks import Tasks
 from coral.colony.values import Item, Sight
 from coral.colony.watch import Watch
-from coral.model.errors import InvalidArgument
+from coral.model.errors import InvalidArgument, error_for
 from coral.model.principal import current_principal
 from coral.model.probe import check_sdk_addr
 from coral.model.service import Agent, Service
@@ -24,6 +24,7 @@ from coral.wire.address import split_address
 from coral.wire.convert import service_from, service_to, timestamp
 
 _MAX_ITEMS = 10_000
+_MAX_REFUSALS = 100
 
 
 class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
@@ -74,7 +75,17 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             agent = self._registry.agent(request.agent_id)
             reported, starting = list(request.collectors[:_MAX_ITEMS]), frozenset(request.starting[:_MAX_ITEMS])
             self._tasks.spawn(self._collectors.reconcile(agent, reported, starting=starting))
+        for refusal in request.refusals[:_MAX_REFUSALS]:
+            await self._note_refusal(request.agent_id, refusal)
         return registry_pb2.HeartbeatResponse(register_again=not known)
+
+    async def _note_refusal(self, agent_id: str, refusal: registry_pb2.AgentRefusal) -> None:
+        """Records what an agent refused to do. That it was so is the agent's word, which is why the record is the agent's."""
+        method = refusal.method.rpartition("/")[2]
+        times = f" ({refusal.count:,} times)" if refusal.count > 1 else ""
+        reason = f"{method} of {refusal.principal} from {refusal.address}{times}: {refusal.message}"
+        entry = self._audit.entry(current_principal(), "AgentRefused", agent_id=agent_id, reason=reason)
+        await self._audit.denied(entry, error_for(refusal.code)(reason))
 
     async def ListAgents(self, request: registry_pb2.ListAgentsRequest, context: Any) -> registry_pb2.ListAgentsResponse:
         """All agents, online or not."""
