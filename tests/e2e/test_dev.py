@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,6 +65,22 @@ def test_two_at_once_each_with_its_agent() -> None:
             process.terminate()
             assert process.wait(60) == 143
             assert not Path(one["state_dir"]).exists()
+
+
+def test_with_credentials(tmp_path: Path) -> None:
+    """With --auth the ready line says where certificate and token are: with them the colony answers, else exit 4."""
+    with dev("--auth", "--state-dir", str(tmp_path / "state")) as process:
+        facts = ready(process)
+        assert sorted(facts) == ["agent", "ca", "colony", "ready", "state_dir", "token_file"]
+        token = Path(facts["token_file"])
+        assert stat.S_IMODE(token.stat().st_mode) == 0o600
+        line = [*CORAL, "--colony", facts["colony"], "--ca", facts["ca"], "agent", "list", "-o", "json"]
+        environment = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path), "CORAL_TOKEN": token.read_text()}
+        listed = subprocess.run(line, env=environment, capture_output=True, text=True, check=True, timeout=60)
+        [agent] = json.loads(listed.stdout)["items"]
+        assert (agent["agent_id"], agent["address"], agent["status"]) == ("agent-1", facts["agent"], "online")
+        del environment["CORAL_TOKEN"]
+        assert subprocess.run(line, env=environment, capture_output=True, check=False, timeout=60).returncode == 4
 
 
 def test_ctrl_c_stops_both_and_exits_0(tmp_path: Path) -> None:
