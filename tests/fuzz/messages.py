@@ -5,15 +5,19 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 import coral.wire._generated as generated
+from coral.wire._generated.colony.v1 import debug_pb2, inspect_pb2
+from coral.wire._generated.mesh.v1 import ebpf_pb2
+from coral.wire._generated.mesh.v1 import inspect_pb2 as mesh_pb2
 from coral.wire.address import MAX_REQUEST_BYTES
 from fuzz.hostile_text import damaged, text
 
@@ -76,14 +80,37 @@ def _method(method: MethodDescriptor) -> Method:
     )
 
 
-def request(randomness: random.Random, method: Method, known: Sequence[str]) -> bytes:
+def good(service: str) -> dict[str, bytes]:
+    """Requests that are answered, by method: what is damaged a little should get further than what means nothing."""
+    short = Duration(seconds=1)
+    attach = debug_pb2.AttachUprobeRequest(service_name=service, function_name="work", duration=short)
+    start = ebpf_pb2.StartUprobeCollectorRequest(service_name=service, function_name="work", duration=short)
+    requests: dict[str, Message] = {
+        "/coral.colony.v1.DebugService/AttachUprobe": attach,
+        "/coral.colony.v1.DebugService/ListDebugSessions": debug_pb2.ListDebugSessionsRequest(service_name=service),
+        "/coral.colony.v1.InspectService/QueryDatabase": inspect_pb2.QueryDatabaseRequest(sql="SELECT * FROM audit_log"),
+        "/coral.colony.v1.InspectService/ListFunctions": inspect_pb2.ListFunctionsRequest(service_name=service),
+        "/coral.colony.v1.InspectService/ExplainFunction": inspect_pb2.ExplainFunctionRequest(
+            service_name=service, function_name="work"
+        ),
+        "/coral.mesh.v1.DebugService/StartUprobeCollector": start,
+        "/coral.mesh.v1.InspectService/ListImages": mesh_pb2.ListImagesRequest(service_name=service),
+    }
+    return {path: message.SerializeToString() for path, message in requests.items()}
+
+
+def request(randomness: random.Random, method: Method, known: Sequence[str], good: Mapping[str, bytes]) -> bytes:
     """The bytes of one request.
 
     Args:
         randomness: Where the choices come from.
         method: For which method.
         known: Texts that mean something to the server: names of services, ids of sessions.
+        good: Requests that are answered, by method.
     """
+    if method.path in good and randomness.random() < 0.3:
+        answered = good[method.path]
+        return answered if randomness.random() < 0.5 else damaged(randomness, answered)
     choice = randomness.random()
     if choice < 0.05:
         return randomness.randbytes(randomness.choice((0, 1, 10, 1000, 100_000)))

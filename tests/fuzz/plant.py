@@ -17,6 +17,7 @@ from support.stack import Daemon, dev_stack, free_port
 from support.target import running
 
 _READY_S = 60
+_CONTEXT = 40
 _TRACES = re.compile(r"Traceback|rpc failed|task failed|Task exception|was never awaited|Exception ignored")
 
 
@@ -67,10 +68,14 @@ class Plant:
         return held
 
     def complaints(self) -> list[str]:
-        """Lines of the logs that tell of a defect."""
-        return [
-            line[:300] for log in self._logs for line in log.read_text(errors="replace").splitlines() if _TRACES.search(line)
-        ]
+        """What the logs tell of a defect: the line, and what follows it."""
+        found = []
+        for log in self._logs:
+            lines = log.read_text(errors="replace").splitlines()
+            for number, line in enumerate(lines):
+                if _TRACES.search(line):
+                    found.append(" | ".join(part.strip()[:200] for part in lines[max(0, number - 1) : number + _CONTEXT]))
+        return found
 
 
 @contextmanager

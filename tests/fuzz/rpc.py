@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import tempfile
 import time
@@ -49,6 +50,7 @@ def run(*, seed: int, seconds: float) -> Report:
 async def fuzz(target: Plant, *, seed: int, seconds: float) -> Report:
     """Fuzzes daemons that run."""
     report = Report(seed=seed, clock="s")
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # servers close on whoever speaks no HTTP/2: that is no news
     start = time.monotonic()
     before = target.memory_bytes()
     known: list[str] = [target.service, target.service, "work", "work", "agent-1"]
@@ -106,6 +108,7 @@ class Gun:
         self.server = server
         self._known = known
         self._methods = messages.methods(server.package)
+        self._good = messages.good(known[0])
         self._channel: grpc.aio.Channel | None = None
 
     async def open(self) -> None:
@@ -150,7 +153,7 @@ class Gun:
         path = method.path
         if randomness.random() < 0.02:
             path = randomness.choice((path + "x", "/" + text(randomness).encode("ascii", "ignore").decode() + "/x", "/a/b/c"))
-        request = messages.request(randomness, method, self._known)
+        request = messages.request(randomness, method, self._known, self._good)
         begun = time.monotonic()
         outcome, said = await self._call(path, method.streams, request, self._metadata(randomness))
         spent_s = time.monotonic() - begun
