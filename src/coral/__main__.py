@@ -9,6 +9,7 @@ from coral.cli.entry import run
 COMMANDS = {
     "dev": ("coral.dev.command:dev", "Run a colony and an agent on this host, to try things out."),
     "colony init": ("coral.colony.command:init", "Make the keys of a new colony, and its first token."),
+    "colony admin": ("coral.colony.command:admin", "Make a new admin's token for a colony that is stopped."),
     "colony start": ("coral.colony.command:start", "Run the control plane."),
     "agent start": ("coral.agent.command:start", "Run the agent of this host; needs root."),
     "agent lockdown": (

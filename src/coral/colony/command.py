@@ -48,6 +48,35 @@ def init(state_dir: str | None, names: tuple[str, ...], config: str | None) -> N
     )
 
 
+@click.command("admin")
+@click.option("--state-dir", metavar="DIR", type=click.Path(file_okay=False), help="Where the colony keeps its state.")
+@click.option("--config", metavar="FILE", type=click.Path(dir_okay=False), help="Settings file to read instead of the usual.")
+def admin(state_dir: str | None, config: str | None) -> None:
+    """Make a new token for the first admin, when the last one was lost.
+
+    The colony is stopped for that, and started again. The token before it does not count any more; this one stands nowhere
+    but on stdout.
+    """
+    import asyncio
+    import sys
+    from pathlib import Path
+
+    from coral.colony.founding import replace_admin
+    from coral.config.settings import load_colony_settings
+    from coral.telemetry import logs
+    from coral.telemetry.lifecycle import keep_to_itself
+
+    keep_to_itself()
+    logs.configure(verbosity=click.get_current_context().meta.get("coral.verbosity", 0))
+    settings = load_colony_settings({"state_dir": state_dir}, Path(config) if config else None)
+
+    def hand_over(token: str) -> None:
+        sys.stdout.write(token + "\n")
+        sys.stdout.flush()
+
+    asyncio.run(replace_admin(settings.state_dir, hand_over=hand_over))
+
+
 @click.command("start")
 @click.option("--listen", metavar="HOST:PORT", help="Where to serve gRPC; port 0 takes a free one. [127.0.0.1:8081]")
 @click.option("--agent-listen", metavar="HOST:PORT", help="Where to serve agents, by mutual TLS. [port 8083 beside --listen]")

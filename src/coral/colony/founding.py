@@ -62,11 +62,36 @@ async def found(state_dir: Path, names: Sequence[str], *, server_lifetime_s: flo
         await control.close()
 
 
+async def replace_admin(state_dir: Path, *, hand_over: Callable[[str], None]) -> None:
+    """Makes a new token for the first admin, in the place of one that was lost; whoever owns the files may.
+
+    Args:
+        state_dir: Where a colony keeps its state that does not run now.
+        hand_over: Called with the token, which stands nowhere else.
+
+    Raises:
+        FailedPrecondition: There is no colony, it runs, or the directory cannot be used.
+    """
+    if not is_initialised(state_dir):
+        raise FailedPrecondition(f"There is no colony in {state_dir}.", hint="Make one with `coral colony init`.")
+    await asyncio.to_thread(private_folder, state_dir)
+    control = Database(state_dir / "control.duckdb", CONTROL)
+    await control.open()
+    audit = Audit(control, folder=state_dir)
+    try:
+        await audit.open()
+        async with audit.noting(audit.entry(Principal(name=actor(), kind=Kind.LOCAL), "ReplaceAdmin", reason=FIRST_ADMIN)):
+            hand_over(await _first_token(control))
+    finally:
+        await audit.close()
+        await control.close()
+
+
 async def _first_token(control: Database) -> str:
     tokens = TokenBook(control)
     await tokens.load()
     with suppress(NotFound):
-        await tokens.revoke(FIRST_ADMIN)  # of an attempt that got no further
+        await tokens.revoke(FIRST_ADMIN)  # of an attempt that got no further, or the one that was lost
     token, _ = await tokens.create(
         name=FIRST_ADMIN, role=Role.ADMIN, life_ns=ADMIN_LIFE_NS, services=(), created_by="coral colony init"
     )
