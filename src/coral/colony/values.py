@@ -34,7 +34,7 @@ class Sight(Protocol):
         ...
 
     async def sees_items(self, principal: Principal, action: str, items: Sequence[Item]) -> list[bool]:
-        """Which items of a list somebody may see who may have it; ``action`` is the name of the RPC."""
+        """Which items of an answer somebody may see; ``action`` is the name of the RPC, which is let through."""
         ...
 
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.asynchronous import asynchronous
-from support.running_colony import attach_request
+from support.member_agent import MemberAgent
+from support.running_colony import attach_request, eventually
 from support.secured_colony import SecuredColony, secured_colony
 
 from coral.client.colony import ColonyClient
@@ -261,6 +262,28 @@ async def test_lists_leave_out_what_policies_forbid_to_be_listed(tmp_path: Path)
                     with pytest.raises(PermissionDenied):
                         await client.session(SESSION_ID)
     assert seen == {"ida": ([SESSION_ID], ["checkout", "web"]), "ann": ([], ["web"])}
+
+
+@asynchronous
+async def test_a_follower_is_let_go_when_policies_change(tmp_path: Path) -> None:
+    """With the first batch that they do not let it have; what is said names the action."""
+    folder = policies(tmp_path / "policies", "")
+    async with secured_colony(tmp_path / "state", policy_dir=folder) as colony:
+        agent = await MemberAgent.join(await colony.user("adm", "admin"), tmp_path / "a", "a")
+        async with agent, ColonyClient(await colony.user("ann", "operator")) as client:
+            await agent.report()
+            await eventually(client.services)
+            session_id = (await client.attach(attach_request())).session_id
+            batches = client.follow(session_id, after={}, timeout_s=20)
+            await anext(batches)
+            policies(tmp_path / "policies", 'forbid (principal == User::"ann", action in Action::"Look", resource);')
+            async with PolicyClient(colony.endpoint(await colony.token("bob", "admin"))) as admin:
+                await admin.check()  # looks at once
+            agent.only.emit([5])
+            with pytest.raises(PermissionDenied, match="any more: the policies changed") as caught:
+                async for _ in batches:
+                    pass
+    assert caught.value.details == {"action": "FollowUprobeEvents"}
 
 
 @asynchronous

@@ -116,7 +116,9 @@ class Approvals:
         return approval.state_at(self._now_ns())
 
     async def decide(self, approval_id: str, decider: Principal, *, approve: bool, comment: str) -> Approval:
-        """Approves or denies a request. Whether ``decider`` may is for the policies; that it is somebody else, for this.
+        """Approves or denies a request; an approval that was not used yet can be withdrawn by denying it.
+
+        Whether ``decider`` may is for the policies; that it is somebody else, for this.
 
         Raises:
             NotFound: There is no such request.
@@ -130,10 +132,11 @@ class Approvals:
         check_other(found, decider)
         now_ns = self._now_ns()
         state = found.state_at(now_ns)
-        if state != "pending":
+        withdraws = state == "approved" and not approve
+        if state != "pending" and not withdraws:
             raise FailedPrecondition(
                 f"Request {found.approval_id} is {state}{f' by {found.decided_by}' if found.decided_by else ''}.",
-                hint="It can be decided once, while it waits; let it be asked for anew.",
+                hint="It can be decided while it waits; let it be asked for anew.",
             )
         decided = replace(
             found,

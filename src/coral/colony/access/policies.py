@@ -21,7 +21,7 @@ from coral.trust.policy.words import refusal
 
 READ_VALUES = Action(name="ReadValues", reach=Reach.SESSION, role=Role.INVESTIGATOR)
 APPROVE_ATTACH = Action(name="ApproveAttach", reach=Reach.SERVICE, role=Role.ADMIN)
-_LISTINGS = {action.name: action for action in ACTIONS.values() if action.reach is Reach.LISTING}
+_LOOKING = {action.name: action for action in ACTIONS.values() if action.role is Role.VIEWER}
 _S = 1_000_000_000
 
 
@@ -76,18 +76,18 @@ class CedarAuthoriser:
         return self.policies.decide(self.question(principal, READ_VALUES, resource)).allowed
 
     async def sees_items(self, principal: Principal, action: str, items: Sequence[Item]) -> list[bool]:
-        """Which items of a list somebody may see: those that the credential is good for, and that policies let be listed."""
+        """Those that the credential is good for, and that policies let the caller have."""
         if principal.kind is not Kind.USER:
             return [principal.kind is Kind.LOCAL] * len(items)
         in_scope = [principal.in_scope(item.service_name) for item in items]
         policies = self.policies
-        if policies.only_default:  # they let everything be listed, or nothing
+        if policies.only_default:  # they let users look at everything, or at nothing
             return in_scope
-        listing = _LISTINGS[action]
+        looking = _LOOKING[action]
         asked = {item for item, scoped in zip(items, in_scope, strict=True) if scoped}
 
         def allowed() -> set[Item]:
-            return {item for item in asked if policies.decide(self.question(principal, listing, _resource_of(item))).allowed}
+            return {item for item in asked if policies.decide(self.question(principal, looking, _resource_of(item))).allowed}
 
         shown = await asyncio.to_thread(allowed)
         return [item in shown for item in items]

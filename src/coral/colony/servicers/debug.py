@@ -31,8 +31,9 @@ from coral.colony.servicers.messages import (
     step_message,
 )
 from coral.colony.values import Item, OpenSight, Sight, rows_without_values, table_without_values
-from coral.model.errors import CoralError, FailedPrecondition, InvalidArgument
+from coral.model.errors import CoralError, FailedPrecondition, InvalidArgument, PermissionDenied
 from coral.model.principal import Principal, current_principal
+from coral.model.session import Session
 from coral.model.text import check_name
 from coral.wire._generated.colony.v1 import debug_pb2, debug_pb2_grpc
 from coral.wire._generated.mesh.v1 import ebpf_pb2
@@ -113,10 +114,7 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
             found = await self._queries.sessions(query, request.page_token)
             if query.session_id and found.sessions:
                 noted.about(found.sessions[0])
-            items = [
-                Item(service_name=session.service_name, function_name=session.function_name, owner=session.requested_by)
-                for session in found.sessions
-            ]
+            items = [_item(session) for session in found.sessions]
             seen = await self._sight.sees_items(current_principal(), "ListDebugSessions", items)
             return await asyncio.to_thread(_sessions_response, query, found, seen)
 
@@ -185,7 +183,19 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
         self._audit.outcome(entry)
 
     async def _shown(self, principal: Principal, step: Step) -> Step:
-        """What a follower may see of a step; asked for each, since policies change while it follows."""
+        """What a follower may see of a step; asked for each, since policies change while it follows.
+
+        Raises:
+            PermissionDenied: They do not let it follow any more.
+        """
+        [follows] = await self._sight.sees_items(principal, "FollowUprobeEvents", [_item(step.session)])
+        if not follows:
+            raise PermissionDenied(
+                f"{principal.name} may not FollowUprobeEvents on service {step.session.service_name!r} any more: the "
+                "policies changed.",
+                hint="`coral policy explain` says why.",
+                details={"action": "FollowUprobeEvents"},
+            )
         if not step.events.num_rows or await self._sight.sees_values(principal, step.session):
             return step
         return replace(step, events=table_without_values(step.events))
@@ -200,6 +210,10 @@ class DebugServicer(debug_pb2_grpc.DebugServiceServicer):
             service_name=service_name or (live.session.service_name if live else ""),
             function_name=live.session.function_name if live else "",
         )
+
+
+def _item(session: Session) -> Item:
+    return Item(service_name=session.service_name, function_name=session.function_name, owner=session.requested_by)
 
 
 def _events_response(query: EventsQuery, found: EventsPage) -> debug_pb2.QueryUprobeEventsResponse:

@@ -238,6 +238,24 @@ def test_a_request_is_decided_once() -> None:
     on_a_desk(scenario)
 
 
+def test_an_approval_can_be_withdrawn_until_it_is_used() -> None:
+    """By denying it, by anybody else than who asked; then the request is denied."""
+
+    async def scenario(at: Desk) -> None:
+        approval_id = await at.ask()
+        await at.approvals.decide(approval_id, BOB, approve=True, comment="")
+        await at.approvals.decide(approval_id, user("cat", "admin"), approve=False, comment="not now")
+        with pytest.raises(PermissionDenied, match=r"cat denied request .* \(not now\)"):
+            await at.claim()
+        used = await at.ask(function="other")
+        await at.approvals.decide(used, BOB, approve=True, comment="")
+        await at.claim(function="other")
+        with pytest.raises(FailedPrecondition, match=f"Request {used} is used"):
+            await at.approvals.decide(used, BOB, approve=False, comment="")
+
+    on_a_desk(scenario)
+
+
 def test_one_user_cannot_fill_the_list() -> None:
     """More than twenty requests of one user do not wait; those of others still may."""
 
