@@ -32,11 +32,12 @@ def start(
     import asyncio
     import os
 
-    from coral.agent.daemon import run
+    from coral.agent import privileges
     from coral.config.settings import load_agent_settings
     from coral.telemetry import logs
-    from coral.telemetry.lifecycle import die_with_parent
+    from coral.telemetry.lifecycle import die_with_parent, keep_to_itself
 
+    keep_to_itself()
     if ready_fd is not None:
         die_with_parent()
     logs.configure(verbosity=click.get_current_context().meta.get("coral.verbosity", 0))
@@ -44,4 +45,12 @@ def start(
     os.environ.pop("CORAL_AGENT__JOIN", None)  # what this starts has no business with it
     if insecure:
         click.echo("coral: no authentication: whoever reaches this loopback port can attach probes.", err=True)
-    asyncio.run(run(settings, insecure=insecure, ready_fd=ready_fd))
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would keep what is dropped here
+    from coral.elf.parser import Parser
+
+    parser = Parser()
+    parser.start()
+    privileges.drop()
+    from coral.agent.daemon import run  # it loads libraries that start threads
+
+    asyncio.run(run(settings, insecure=insecure, ready_fd=ready_fd, parser=parser))

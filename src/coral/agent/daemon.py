@@ -47,17 +47,19 @@ from coral.wire.tls import server_credentials
 
 _SERVICES = ("coral.mesh.v1.DebugService", "coral.mesh.v1.InspectService")
 _STOP_S = 0.2
+_LOOK_S = 1.0
 
 _log = structlog.get_logger(__name__)
 
 
-async def run(settings: AgentSettings, *, insecure: bool, ready_fd: int | None) -> None:
+async def run(settings: AgentSettings, *, insecure: bool, ready_fd: int | None, parser: Parser | None = None) -> None:
     """Runs the agent of this host until SIGTERM or SIGINT; raises what ``serve`` and ``enrolled`` do.
 
     Args:
         settings: As for ``serve``.
         insecure: Whether it takes commands from whoever reaches it, on loopback, instead of from a colony that it has joined.
         ready_fd: Where to say that it is ready; None for nowhere.
+        parser: What reads programs, started already; None to start it now.
     """
     rules = [ServiceRule(**pattern.model_dump()) for pattern in settings.services]
     await serve(
@@ -67,6 +69,7 @@ async def run(settings: AgentSettings, *, insecure: bool, ready_fd: int | None) 
         on_ready=lambda facts: announce_ready(facts, ready_fd),
         lockdown=LockdownFiles(settings.state_dir),
         enrol=None if insecure else lambda: _enrol(settings),
+        parser=parser,
     )
 
 
@@ -89,6 +92,7 @@ async def serve(
     on_ready: Callable[[Mapping[str, object]], None],
     lockdown: LockdownFiles | None = None,
     enrol: Callable[[], Awaitable[Membership]] | None = None,
+    parser: Parser | None = None,
 ) -> None:
     """Runs an agent until ``stop`` is set. When it returns, no probe is left in any process.
 
@@ -99,6 +103,7 @@ async def serve(
         on_ready: Called with what it is and where it serves, once it does.
         lockdown: Where the kill switch of the host is looked for; None when it has none.
         enrol: Finds out which colony it belongs to; None for an agent that asks nobody for credentials.
+        parser: What reads programs, started already; None to start it now.
 
     Raises:
         FailedPrecondition: This host cannot run it, its address is not loopback although it asks for no credentials, or the
@@ -111,7 +116,7 @@ async def serve(
     agent_id = agent_id_of(settings)
     # What reads files is started before gRPC is: this process itself forks no more after that.
     # Nor has what it forks ever seen a key.
-    async with Parser() as parser:
+    async with parser or Parser() as parser:
         membership = await enrol() if enrol is not None else None
         engine = await asyncio.to_thread(Engine, ring_bytes=settings.ring_bytes, max_open_calls=settings.max_open_calls)
         try:
@@ -164,6 +169,7 @@ async def serve(
                 watching = [switch.run(collectors.lock_down, processes.services_changed.set)] if switch is not None else []
                 if membership is not None:
                     watching.append(membership.run(colony))
+                watching.append(_end_when_blind(parser, collectors, stop))
                 await _until(stop, collectors.run(), processes.run(), registration.run(), *watching)
             finally:
                 await server.stop(_STOP_S)
@@ -189,6 +195,14 @@ async def _warm(parser: Parser) -> None:
         os.close(fd)
     if parser.left_out:
         _log.warning("files are read with less confinement than there could be", left_out="; ".join(parser.left_out))
+
+
+async def _end_when_blind(parser: Parser, collectors: Collectors, stop: asyncio.Event) -> None:
+    """Ends the agent when it can read no program any more, once nothing is probed; whoever started it starts it again."""
+    while not parser.lost or collectors.running or collectors.starting:  # noqa: ASYNC110  (a rare state, and no hurry)
+        await asyncio.sleep(_LOOK_S)
+    _log.error("programs cannot be read any more; the agent ends, to be started again", reason=parser.lost)
+    stop.set()
 
 
 async def _until(stop: asyncio.Event, *work: Coroutine[Any, Any, None]) -> None:
