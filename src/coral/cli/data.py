@@ -57,8 +57,12 @@ async def show_purge(options: Globals, request: audit_pb2.PurgeDataRequest) -> N
             whole=("ID", "ENDED"),
             color=options.color,
         )
-    what = f"{found.session_count:,} sessions with {found.event_count:,} events"
+    sessions = "1 session" if found.session_count == 1 else f"{found.session_count:,} sessions"
+    what = f"{sessions} with {found.event_count:,} events"
     if request.dry_run:
         narrate(f"{what} would be removed.")
+    elif not found.session_count:
+        narrate("No session is removed.")
     else:
-        narrate(f"{what} removed; the colony's files are {found.freed_bytes:,} bytes smaller.")
+        smaller = f", and are {found.freed_bytes:,} bytes smaller" if found.freed_bytes else ""
+        narrate(f"{what} removed. The colony's files were copied anew without them{smaller}.")
