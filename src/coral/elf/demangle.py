@@ -46,9 +46,14 @@ def demangle(symbol: str) -> str:
 
     Lambdas and unnamed types are written as GCC and GDB do (``main::{lambda(int)#2}``), ``std::string`` as people do.
     """
-    if not symbol.startswith(("_Z", "_R")) or len(symbol) > _LONGEST or not symbol.isascii() or language(symbol) == "c":
+    if not symbol.startswith(("_Z", "_R")) or len(symbol) > _LONGEST or language(symbol) == "c":
         return ""
-    if symbol.count("S") + symbol.count("T") + symbol.count("B") > _HARMLESS_REFERENCES and _explodes(symbol):
+    try:
+        in_bytes = symbol.encode()  # in which the lengths inside of it are
+    except UnicodeEncodeError:
+        return ""
+    references = symbol.count("S") + symbol.count("T") + symbol.count("B")
+    if references > _HARMLESS_REFERENCES and _explodes(in_bytes.decode("latin-1")):
         return ""
     text = pydemumble.demangle(symbol) or _conversion(symbol)
     if len(text) > _LONGEST_TEXT:

@@ -136,9 +136,12 @@ def nearest(symbols: SymbolTable, text: str, limit: int = _LIMIT) -> list[str]:
     index = _index(symbols)
     choices = [*index.plain, *dict.fromkeys(path_of(index.text(symbol) or symbol) for symbol in index.mangled)]
     text = spelled_text(as_typed(text)).path
+    folded = text.casefold()
+    ends = tuple(separator + folded for separator in _SEPARATORS)
+    same = [each for each in choices if each.casefold() == folded or each.casefold().endswith(ends)]
     alike = process.extract(text, choices, scorer=fuzz.ratio, limit=limit, score_cutoff=_ALIKE)
     holding = process.extract(text, choices, scorer=fuzz.partial_ratio, limit=limit, score_cutoff=_HOLDING)
-    return list(dict.fromkeys(name for name, _, _ in (*alike, *holding)))[:limit]
+    return list(dict.fromkeys((*same, *(name for name, _, _ in (*alike, *holding)))))[:limit]
 
 
 def _readings(text: str) -> Iterable[tuple[str, str]]:

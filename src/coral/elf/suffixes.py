@@ -18,6 +18,9 @@ _CLONE = r"(?:constprop|isra|specialized)\.\d+|(?:argprom|argelim|retelim|locala
 _PIECE = r"part\.\d+|(?:cold|warm)(?:\.\d+)?"
 # One of several static functions of a name, renamed so that they can live side by side in one unit.
 _RENAMED = r"(?:lto_priv|llvm|__uniq)\.\d+"
+# One function inside of another (GNU C, Fortran, Ada), or one of several static ones of a name after LTO of all units.
+# What Go calls so has the name of its package before it.
+_NUMBERED = re.compile(r"([A-Za-z_]\w*)(\.\d+)")
 _SUFFIX = re.compile(rf"\.(?:(?P<clone>{_CLONE})|(?P<piece>{_PIECE})|(?P<renamed>{_RENAMED}))$")
 
 
@@ -60,4 +63,6 @@ def dissect(name: str, known: Container[str] = ()) -> Symbol:
         else:
             renamed = found[0] + renamed
         source = before
+    if numbered := _NUMBERED.fullmatch(source):
+        source, renamed = numbered[1], numbered[2] + renamed
     return Symbol(source, renamed, clone, piece)

@@ -91,7 +91,7 @@ def as_typed(text: str) -> str:
     text = _CLONE_NOTE.sub("", " ".join(text.split()))
     text = re.sub(r" ?(,|::|\)|>|\]) ?(?=[,:)>\]])", r"\1", text)
     text = re.sub(r"(?<=\w) (?=[<(*&])|(?<=[(<\[]) | (?=[,)\]])", "", text)
-    text = re.sub(r", ?", ", ", text)
+    text = re.sub(r"(?<!\boperator), ?", ", ", re.sub(r"\boperator ?, ?", "operator,", text))
     return shorten(unnamed(text))
 
 

@@ -33,6 +33,10 @@ _ALL = (
     "main.(*List[go.shape.string]).Push",
     "type:.eq.main.pair",
     "_ZN4shop4workEi",
+    "inner.0",
+    "visit.1",
+    "visit.2",
+    "main.init.0",
 )
 
 
@@ -62,6 +66,9 @@ def _found(image: Program, text: str) -> tuple[str, list[str]]:
         ("(*base).Meth", "main.(*base).Meth", ["main.(*base).Meth"]),
         ("work", "work", ["work.constprop.0", "work.constprop.0.isra.0"]),
         ("whole", "whole", ["whole"]),
+        ("inner", "inner", ["inner.0"]),
+        ("visit.2", "visit.2", ["visit.2"]),
+        ("init.0", "main.init.0", ["main.init.0"]),
         ("main.F[int]", "main.F[go.shape.int]", ["main.F[go.shape.int]"]),
         ("Old[int,[]main.T_2]", _OLD, [_OLD]),
         ("main.Old", "main.Old", [_OLD]),
@@ -92,6 +99,21 @@ def test_an_unknown_name_is_answered_with_the_nearest_ones(image: Program) -> No
     assert caught.value.message == "shop has no function 'proces_reqest'."
     assert re.match(r"The nearest are: process_request, ", caught.value.hint)
     assert caught.value.details["nearest"].splitlines()[0] == "process_request"
+
+
+def test_other_capitals_are_the_nearest_of_all(image: Program) -> None:
+    """Who typed a name in another case is told of the right one, with its package or without."""
+    for text, name in (("PROCESS_REQUEST", "process_request"), ("processpayment", "main.ProcessPayment")):
+        with pytest.raises(NotFound) as caught:
+            names.find(image.symbols, text, "shop")
+        assert caught.value.details["nearest"].splitlines()[0] == name
+
+
+def test_functions_inside_of_others_are_told_apart_by_their_numbers(image: Program) -> None:
+    """GCC numbers nested functions: the name in the source means the only one, and else what to choose from."""
+    with pytest.raises(AmbiguousName) as caught:
+        names.find(image.symbols, "visit", "shop")
+    assert caught.value.hint == "Choose one: visit.1, visit.2."
 
 
 def test_a_control_character_does_not_reach_the_message(image: Program) -> None:

@@ -38,6 +38,7 @@ _GLOBAL = (
         "_ZN4shop4goneEv.part.0",
     ),
     *("_Z6pickeri.llvm.111", "_Z6pickeri.llvm.222", "plain", "_Zbroken", "_ZN4shop4whenEPFviE"),
+    *("_ZN2FncmEl", "_ZN2FncmEPKcl", "_Z7größei"),
 )
 _STATIC = ("_ZN12_GLOBAL__N_16hiddenEi", "_ZN4shop12_GLOBAL__N_14Cart3addEi", "_ZL6lonelyi")
 
@@ -98,6 +99,9 @@ _PUSH = "_ZN4shop5StackIiE4pushE"
         ("Fn::operator()", "Fn::operator()", ["_ZNK2FnclEi"]),
         ("operator []", "Fn::operator[]", ["_ZN2FnixEi"]),
         ("operator<<", "operator<<", ["_ZlsRSoRK5Shape"]),
+        ("Fn::operator,(long)", "Fn::operator,(long)", ["_ZN2FncmEl"]),
+        ("operator , (char const * , long)", "Fn::operator,(char const*, long)", ["_ZN2FncmEPKcl"]),
+        ("größe(int)", "größe", ["_Z7größei"]),
         ("operator<<(std::ostream&, Shape const&)", "operator<<", ["_ZlsRSoRK5Shape"]),
         ("Shape::operator=", "Shape::operator=", ["_ZN5ShapeaSEOS_"]),
         ("operator bool", "Shape::operator bool", ["_ZNK5ShapecvbEv"]),
