@@ -17,11 +17,20 @@ from support.member_agent import MemberAgent
 from support.running_colony import attach_request, ended, eventually, stored, table
 from support.secured_colony import SecuredColony, secured_colony
 
+from coral.agent.enrolment import enrolled
+from coral.agent.identity import Identity
 from coral.client.agent import AgentClient
 from coral.client.channel import connect
 from coral.client.colony import ColonyClient
 from coral.client.endpoint import Endpoint
-from coral.model.errors import CoralError, PermissionDenied, Unauthenticated, Unavailable
+from coral.model.errors import (
+    CoralError,
+    FailedPrecondition,
+    InvalidArgument,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
 from coral.trust.authority import Authority, KeyPair, agent_dns, holder_of, new_key, private_pem
 from coral.trust.commands import Signer, Target, new_command_key
 from coral.wire._generated.colony.v1 import enrolment_pb2, registry_pb2
@@ -306,3 +315,36 @@ async def test_renewal_without_a_break(tmp_path: Path) -> None:
             client = AgentClient(channel, peer="web-1", sign=None)
             with pytest.raises(PermissionDenied, match="signature"):
                 await client.stop("C1", timeout_s=5.0)
+
+
+@asynchronous
+async def test_what_join_takes(tmp_path: Path) -> None:
+    """An invitation is taken from a file too; the one by which an agent came is passed over later, a new one after a
+    revocation makes it a member again. An agent keeps its name; without an invitation it is told where to get one.
+    """
+    async with secured_colony(tmp_path / "colony") as colony:
+        folder, kept = tmp_path / "agent", tmp_path / "invitation"
+
+        async def join(text: str, agent_id: str = "web-1") -> Identity:
+            return await enrolled(folder=folder, agent_id=agent_id, colony=colony.address, join=text)
+
+        with pytest.raises(FailedPrecondition, match="coral agent invite"):
+            await join("")
+        async with ColonyClient(await colony.user("ann", "admin")) as admin:
+            for _ in range(2):
+                kept.write_text((await admin.invite(enrolment_pb2.CreateInviteRequest())).token + "\n")
+                first = await join(f"@{kept}")
+                assert await join(f"@{kept}") == first == await join("")
+                with pytest.raises(FailedPrecondition, match="joined its colony as 'web-1'"):
+                    await join("", "web-2")
+                await admin.revoke_agent(enrolment_pb2.RevokeAgentRequest(agent_id="web-1"))
+            used = kept.read_text()
+            kept.write_text((await admin.invite(enrolment_pb2.CreateInviteRequest(agent_id="db-1"))).token)
+            with pytest.raises(FailedPrecondition, match="for agent 'db-1'"):
+                await join(f"@{kept}")
+            folder = tmp_path / "another"
+            with pytest.raises(Unauthenticated, match="not known"):
+                await join(used)
+            with pytest.raises(InvalidArgument, match="cannot be read"):
+                await join(f"@{tmp_path / 'none'}")
+        assert not (folder / "identity.json").exists()
