@@ -8,7 +8,9 @@ import os
 import resource
 import shutil
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -395,3 +397,53 @@ def test_json_of_a_line(tmp_path: Path) -> None:
         "agent_id", "reason", "decision", "outcome", "previous_hash", "hash",
     ]  # fmt: skip
     assert Head(sequence=1, hash=json.loads(line)["hash"]) != Head()
+
+
+def test_a_caller_that_goes_away_does_not_end_the_log(tmp_path: Path) -> None:
+    """Whoever stops waiting for the writer, for a record or for a look between two, leaves it at work for all others."""
+
+    async def run() -> None:
+        async with _log(tmp_path) as audit:
+            held, go = asyncio.Event(), threading.Event()
+            loop = asyncio.get_running_loop()
+
+            def slow() -> None:
+                loop.call_soon_threadsafe(held.set)
+                go.wait(10)
+
+            looking = asyncio.create_task(_waiting(audit.writer.between(slow)))
+            await held.wait()
+            writing = asyncio.create_task(_waiting(audit.writer.write(audit.entry(ANN, "ListAgents"), sync=True)))
+            await asyncio.sleep(0)
+            for task in (looking, writing):
+                task.cancel()
+            await asyncio.wait([looking, writing])
+            go.set()
+            async with asyncio.timeout(5):
+                await audit.before(audit.entry(ANN, "AttachUprobe"))
+        assert [record.action for record in _copied(tmp_path)][:2] == ["ListAgents", "AttachUprobe"]
+
+    asyncio.run(run())
+
+
+async def _waiting(future: Future[Any]) -> Any:
+    return await asyncio.wrap_future(future)
+
+
+def test_a_disk_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is done while the disk hangs, and nobody waits for it without end; what was queued is written after all."""
+    monkeypatch.setattr("coral.colony.audit.log._ANSWER_S", 0.1)
+
+    async def run() -> None:
+        async with _log(tmp_path) as audit:
+            hanging = threading.Event()
+            stuck = audit.writer.between(hanging.wait)
+            with pytest.raises(Unavailable, match="did not answer within"):
+                await audit.before(audit.entry(ANN, "ListAgents"))
+            hanging.set()
+            await asyncio.wrap_future(stuck)
+            monkeypatch.undo()
+            await audit.before(audit.entry(ANN, "ListAgents"))
+            assert audit.writer.head.sequence == 2
+
+    asyncio.run(run())

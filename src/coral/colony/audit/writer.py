@@ -34,17 +34,24 @@ CHECKPOINT_EVERY = 1000
 _log = structlog.get_logger(__name__)
 
 
+def _under_way() -> Future[Any]:
+    """A future that cannot be cancelled: who no longer waits for it must not keep the thread from saying what came of it."""
+    made: Future[Any] = Future()
+    made.set_running_or_notify_cancel()
+    return made
+
+
 @dataclass(slots=True)
 class _Writing:
     entry: Entry
     sync: bool
-    done: Future[Record] = field(default_factory=Future)
+    done: Future[Record] = field(default_factory=_under_way)
 
 
 @dataclass(slots=True)
 class _Job:
     job: Callable[[], Any]
-    done: Future[Any] = field(default_factory=Future)
+    done: Future[Any] = field(default_factory=_under_way)
 
 
 class Writer:
