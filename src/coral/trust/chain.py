@@ -22,6 +22,7 @@ START = "0" * 64
 MAX_LINE_BYTES = 65_536
 MAX_TEXT = 1024
 DECISIONS = ("allow", "deny", "error")
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps would make one for each line
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_SEQUENCE = 2**53 - 1  # what every reader of JSON can hold exactly
 
@@ -130,4 +131,4 @@ def time_ns(value: str) -> int:
 
 
 def _json(document: dict[str, str | int]) -> bytes:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return _ENCODE(document).encode()
