@@ -26,6 +26,7 @@ from coral.model.errors import (
     DeadlineExceeded,
     InvalidArgument,
     NotFound,
+    ResourceExhausted,
     Unavailable,
 )
 from coral.model.principal import Kind, Principal
@@ -100,6 +101,12 @@ class Orchestrator:
                     named=who.kind is not Kind.LOCAL,
                 )
             )
+        except asyncio.CancelledError:  # while it waited for a slot
+            self._audit.outcome(entry, cancelled=True)
+            raise
+        except ResourceExhausted as error:
+            await self._audit.denied(entry, error)
+            raise
         except CoralError as error:
             await self._audit.refused(entry, error)
             raise

@@ -166,6 +166,11 @@ class Slots:
         self._turn = 0
         book.on_left(self._left)
 
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return sum(map(len, self._queues.values()))
+
     async def grant(self, claim: Claim) -> Grant:
         """Waits for free slots.
 
@@ -176,7 +181,7 @@ class Slots:
             ResourceExhausted: None came free in time, or too many wait already; says who holds them.
         """
         queue = self._queues.setdefault(claim.user, deque())
-        if len(queue) >= _MAX_WAITING_OF_USER or sum(map(len, self._queues.values())) >= _MAX_WAITING:
+        if len(queue) >= _MAX_WAITING_OF_USER or self.waiting >= _MAX_WAITING:
             raise self._refusal(claim, waited=False)
         waiting = _Waiting(claim=claim, granted=asyncio.get_running_loop().create_future())
         queue.append(waiting)
