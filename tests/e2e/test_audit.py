@@ -82,3 +82,10 @@ def test_a_client_without_a_name_is_known_by_its_address(stack: Stack) -> None:
     )
     assert row["principal"].startswith("127.0.0.1:")
     assert row["address"] == document["requested_by"] == row["principal"]
+
+
+def test_nobody_else_can_read_what_the_daemons_write(stack: Stack) -> None:
+    """Every file of colony and agent has mode 0600, every folder 0700."""
+    modes = {path: path.stat().st_mode & 0o777 for path in stack.state_dir.rglob("*") if not path.is_socket()}
+    assert {path.name for path in modes} >= {"control.duckdb", "audit.jsonl", "audit.key", "agent.log"}
+    assert {path: mode for path, mode in modes.items() if mode != (0o700 if path.is_dir() else 0o600)} == {}
