@@ -311,6 +311,7 @@ async def test_renewal_without_a_break(tmp_path: Path) -> None:
         assert agent.streamed == [0]
         assert len(await s.audit("action = 'RegisterAgent' AND outcome = 'ok'")) == 1
         assert [each.status for each in await s.admin.agents()] == ["online"]
+        assert await table(s.admin, "SELECT action, reason FROM audit_log WHERE decision = 'deny'") == []
         async with connect(s.to_agent("web-1")) as channel:  # a new connection
             client = AgentClient(channel, peer="web-1", sign=None)
             with pytest.raises(PermissionDenied, match="signature"):
