@@ -51,7 +51,7 @@ def test_a_process_that_joins_while_text_is_read_back(monkeypatch: pytest.Monkey
                 collector.track(next(newcomers))
                 return changed(*arguments)
 
-            monkeypatch.setattr("coral.agent.collectors.changed", read_back)
+            monkeypatch.setattr("coral.agent.left_behind.changed", read_back)
             return await asyncio.wait_for(collectors.stop(collector.collector_id), 60)
 
     engine = Engine(ring_bytes=1 << 20, max_open_calls=4096)

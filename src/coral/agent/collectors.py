@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -19,11 +19,11 @@ from coral.agent.clock import boot_ns, wall_ns
 from coral.agent.collector import Collector
 from coral.agent.event_rate import EventRate, bounded
 from coral.agent.guards import Guards
+from coral.agent.left_behind import left_behind
 from coral.agent.lockdown import Switch
 from coral.agent.open_calls import proven_gone
 from coral.agent.processes import Processes
 from coral.agent.pump import Pump
-from coral.agent.readback import changed
 from coral.agent.reloads import reloaded
 from coral.agent.resolve import LibraryNotLoaded
 from coral.events.record import EVENT, Array
@@ -40,14 +40,12 @@ from coral.model.errors import (
 )
 from coral.model.probe import ProbeSpec
 from coral.model.session import InstanceStatus, ReasonCode, Status
-from coral.procfs.process import ProcessGone, ProcessId
+from coral.procfs.process import ProcessId
 from coral.procfs.table import Changes
 
 _KEEP_ENDED_NS = 600_000_000_000
 _MAX_ENDED = 256
 _TICK_S = 0.5
-_READ_BACK_S = 1.0
-_READ_AGAIN_S = 0.01
 _NAMED = 8
 """How many holders of a place a refusal names."""
 _NEAR = 60
@@ -293,7 +291,7 @@ class Collectors:
             )
             collector.count_gone(gone)
             others = [other for other in self._by_slot.values() if other is not collector]
-            left = await asyncio.to_thread(_left_behind, collector, others, kept.keys())
+            left = await asyncio.to_thread(left_behind, collector, others, kept.keys())
             kept.update(left)
             keys, _ = await asyncio.to_thread(self._engine.open_calls, collector.slot)
             for tracked in list(collector.tracked.values()):
@@ -479,36 +477,6 @@ def _close_images(collector: Collector) -> None:
     """Closes the files of a collector that attaches nothing any more."""
     for group in collector.groups.values():
         os.close(group.fd)
-
-
-def _left_behind(collector: Collector, others: Iterable[Collector], guarded: Collection[int]) -> dict[int, str]:
-    """What is still changed in the text of its processes, in words, by process; empty when all is as it was. Blocking.
-
-    Sites that other collectors probe too still have their breakpoints, and are no business of this one.
-    """
-    # By inode alone: overlay mounts that share a layer show one file under several devices.
-    # Copied at once: the event loop goes on meanwhile.
-    groups = [group for other in others for group in list(other.groups.values())]
-    shared = {(group.key.inode, site.offset) for group in groups for site in group.plan.sites}
-    # A child that this process has just forked (a worker, say) holds every link too until it execs, a moment later.
-    deadline = time.monotonic() + _READ_BACK_S
-    left = {}
-    for tracked in list(collector.tracked.values()):
-        pid, group = tracked.id.pid, tracked.group
-        if group is None or pid in guarded:
-            continue
-        own = [site for site in attached_sites(collector, group) if (group.key.inode, site.offset) not in shared]
-        with suppress(ProcessGone):
-            sites = changed(pid, group.key, own)
-            while sites and time.monotonic() < deadline:
-                time.sleep(_READ_AGAIN_S)
-                sites = changed(pid, group.key, sites)
-            if sites:
-                left[pid] = (
-                    f"After the detach {len(sites)} sites of process {pid} do not have the bytes of the file: "
-                    "another tracer probes them too, or the kernel did not restore them."
-                )
-    return left
 
 
 def _exit_status(status: int) -> int:
