@@ -71,6 +71,7 @@ requirements() {
   echo "objdump|binutils|the tests that compare with objdump cannot run"
   echo "musl-gcc|musl-tools|the tests on programs of musl cannot run"
   echo "gdb|gdb-minimal|the tests on programs under a debugger cannot run"
+  echo "systemd-analyze|systemd|the systemd units are not checked"
   echo "strace|strace|the tests on programs under a tracer cannot run"
   echo "nginx|nginx|the tests on nginx cannot run"
   echo "redis-server|redis-server|the tests on Redis cannot run"

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from coral.telemetry.lifecycle import announce_ready
 
 _PROGRAM = """
 import os, resource, pathlib
@@ -27,3 +33,18 @@ def test_a_daemon_keeps_to_itself(tmp_path: Path) -> None:
     assert ended.stdout.splitlines() == ["0o700 0o600", "(0, 0) True True", "0"], ended.stderr
     assert ended.returncode < 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder"]
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_a_service_manager_is_told(abstract: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever manages services learns that a daemon serves, by the socket it names; what the daemon starts knows of none."""
+    path = f"@coral-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path.replace("@", "\0", 1))
+        manager.settimeout(5)
+        announce_ready({"ready": True}, None)
+        assert manager.recv(100) == b"READY=1"
+    assert "NOTIFY_SOCKET" not in os.environ
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    announce_ready({"ready": True}, None)
