@@ -112,9 +112,10 @@ class ElfFile:
 
     def _holds(self, name: str, content: bytes) -> bool:
         section = self.section(name)
-        if section is None:
+        if section is None or section.file_offset >= len(self.data):  # mmap takes no number of more than 63 bits
             return False
-        return self.data.find(content, section.file_offset, section.file_offset + section.size_bytes) >= 0
+        end = min(section.file_offset + section.size_bytes, len(self.data))
+        return self.data.find(content, section.file_offset, end) >= 0
 
     def _go_version(self) -> str:
         section = self.section(".go.buildinfo")

@@ -77,3 +77,16 @@ def test_a_key_names_the_content_and_not_the_path(tmp_path: Path) -> None:
     changed = ImageKey.of_fd(fd)
     os.close(fd)
     assert (changed.mtime_ns, changed.ctime_ns > keys[0].ctime_ns) == (keys[0].mtime_ns, True)
+
+
+def test_a_section_that_lies_behind_the_end_holds_nothing(tmp_path: Path) -> None:
+    """Where the compiler's name is said to be at an address of 64 bits, the language is the default one."""
+    path = elf_images.gcc(tmp_path / "shapes", elf_images.SOURCES / "shapes.c")
+    content = bytearray(path.read_bytes())
+    headers_at, count = int.from_bytes(content[40:48], "little"), int.from_bytes(content[60:62], "little")
+    for section in range(1, count):
+        place = headers_at + 64 * section
+        if int.from_bytes(content[place + 16 : place + 24], "little") == 0:  # not loaded: .comment, and tables
+            content[place + 24 : place + 32] = (1 << 63).to_bytes(8, "little")
+    path.write_bytes(content)
+    assert elf_images.program(path).file.info.language == "c"
