@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import MutableMapping
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -17,6 +17,30 @@ QUIET = -1
 
 _SECRET = ("token", "secret", "password", "authorization", "cookie", "credential")
 _LEVELS = {QUIET: logging.ERROR, 0: logging.INFO, 1: logging.DEBUG}
+
+
+class _Lossy:
+    """A stream on which writing does not fail: a line that cannot be written is lost, and who logs it goes on.
+
+    Else a full disk or a reader that went away would end whatever thread happens to have something to say.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str) -> int:
+        """Writes, if that is possible."""
+        try:
+            return self._out.write(text)
+        except (OSError, ValueError):  # a ValueError: it is closed
+            return len(text)
+
+    def flush(self) -> None:
+        """Hands on what was written, if that is possible."""
+        try:
+            self._out.flush()
+        except (OSError, ValueError):
+            return
 
 
 def configure(*, verbosity: int = 0, stream: TextIO | None = None) -> None:
@@ -41,7 +65,7 @@ def configure(*, verbosity: int = 0, stream: TextIO | None = None) -> None:
     structlog.configure(
         processors=[*ours, *form],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _Lossy(out))),
         cache_logger_on_first_use=stream is None,
     )
     handler = logging.StreamHandler(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -81,3 +82,20 @@ def test_libraries_log_in_the_same_form() -> None:
     entry = json.loads(line)
     assert (entry["message"], entry["level"]) == ("it broke", "error")
     assert entry["exception"].endswith(r"ValueError: invalid literal for int() with base 10: 'no\x1b'")
+
+
+class Full(io.StringIO):
+    """A stream on a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("out", [Full(), io.StringIO()], ids=["full", "closed"])
+def test_what_cannot_be_logged_is_lost(out: io.StringIO) -> None:
+    """A full disk or a closed stream ends no thread that has something to say."""
+    configure(stream=out)
+    if not isinstance(out, Full):
+        out.close()
+    structlog.get_logger().info("attached")
+    logging.getLogger("library").warning("likewise")
