@@ -8,12 +8,16 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from support import build
+from support.target import running
+from support.text import changed_text
 
 CORAL = [sys.executable, "-m", "coral"]
 pytestmark = pytest.mark.kernel
@@ -79,8 +83,34 @@ def test_with_credentials(tmp_path: Path) -> None:
         listed = subprocess.run(line, env=environment, capture_output=True, text=True, check=True, timeout=60)
         [agent] = json.loads(listed.stdout)["items"]
         assert (agent["agent_id"], agent["address"], agent["status"]) == ("agent-1", facts["agent"], "online")
+        _probed_and_put_out([*CORAL, "--colony", facts["colony"], "--ca", facts["ca"]], environment)
         del environment["CORAL_TOKEN"]
         assert subprocess.run(line, env=environment, capture_output=True, check=False, timeout=60).returncode == 4
+
+
+def _probed_and_put_out(coral: Sequence[str], environment: Mapping[str, str]) -> None:
+    """A real session over mutual TLS and signed commands; then the agent is revoked with another one running, which takes its
+    probes out of the program.
+    """
+
+    def run(*arguments: str) -> dict[str, Any]:
+        line = [*coral, *arguments, "-o", "json"]
+        done = subprocess.run(line, env=environment, capture_output=True, text=True, check=True, timeout=60)
+        document: dict[str, Any] = json.loads(done.stdout)
+        return document
+
+    with running(build.c_program("loop"), "--calls", 500) as target:
+        attach = ("debug", "attach", target.service, "-f", "work", "--no-wait")
+        first = run(*attach)
+        assert (first["status"], first["requested_by"]) == ("active", "admin")
+        target.run()
+        assert run("debug", "session", "stop", first["session_id"])["ledger"]["stored"] == 500
+        second = run(*attach)
+        assert changed_text(target.pid) != []
+        assert run("agent", "revoke", "agent-1") == {"agent_id": "agent-1", "certificates": 1, "collectors": 1}
+        assert changed_text(target.pid) == []
+        ended = run("debug", "session", "get", second["session_id"])
+        assert (ended["status"], ended["reason_code"]) == ("failed", "agent_gone")
 
 
 def test_ctrl_c_stops_both_and_exits_0(tmp_path: Path) -> None:
