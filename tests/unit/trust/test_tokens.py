@@ -60,7 +60,7 @@ def test_what_is_nearly_a_token_is_none(end: str) -> None:
         parse_token(new_token(TokenKind.USER).text + end, TokenKind.USER)
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(st.text(max_size=200) | st.from_regex(r"coral_[a-z]{1,8}_[a-z2-7]{10,20}_[a-z2-9]{40,60}", fullmatch=True))
 def test_no_text_breaks_the_parser(text: str) -> None:
     """Whatever is given is a token or is refused, and is not repeated in the refusal."""

@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
 from support.asynchronous import asynchronous
 from support.secured_colony import secured_colony
 
-from coral.__main__ import COMMANDS, GROUPS
-from coral.cli.entry import run
 from coral.client.access import AccessClient
 from coral.client.colony import ColonyClient
 from coral.colony.founding import FIRST_ADMIN, replace_admin
 from coral.model.errors import FailedPrecondition, Unauthenticated
 
 
-def test_a_lost_admin_comes_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Stdout has the new token alone, which the colony takes; the one that was lost is revoked, and the act is in the log."""
-    folder = tmp_path / "colony"
-
-    async def lose() -> str:
-        async with secured_colony(folder) as colony:
-            return await colony.token(FIRST_ADMIN, "admin")
-
-    lost = asyncio.run(lose())
-    capsys.readouterr()
-    assert run(["colony", "admin", "--state-dir", str(folder)], commands=COMMANDS, groups=GROUPS) == 0
-    new = capsys.readouterr().out
-    assert new == new.strip() + "\n"
-
-    async def come_back() -> None:
-        async with secured_colony(folder) as colony:
-            async with ColonyClient(colony.endpoint(new.strip())) as client:
-                who = await AccessClient(client).who_am_i()
-                assert (who.name, list(who.roles)) == (FIRST_ADMIN, ["admin"])
-            async with ColonyClient(colony.endpoint(lost)) as client:
-                with pytest.raises(Unauthenticated, match="was revoked"):
-                    await client.agents()
-
-    asyncio.run(come_back())
+@asynchronous
+async def test_a_lost_admin_comes_back(tmp_path: Path) -> None:
+    """The colony takes the new token; the one that was lost is revoked, and the act is in the log."""
+    folder, handed = tmp_path / "colony", list[str]()
+    async with secured_colony(folder) as colony:
+        lost = await colony.token(FIRST_ADMIN, "admin")
+    await replace_admin(folder, hand_over=handed.append)
+    async with secured_colony(folder) as colony:
+        async with ColonyClient(colony.endpoint(handed[0])) as client:
+            who = await AccessClient(client).who_am_i()
+            assert (who.name, list(who.roles)) == (FIRST_ADMIN, ["admin"])
+        async with ColonyClient(colony.endpoint(lost)) as client:
+            with pytest.raises(Unauthenticated, match="was revoked"):
+                await client.agents()
     assert '"action":"ReplaceAdmin"' in (folder / "audit.jsonl").read_text()
 
 
