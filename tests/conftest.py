@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,15 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.line(f"{len(left_out)} tests of real probes did not run. Run the suite as root to have them:")
         for nodeid in left_out:
             terminalreporter.line(f"  {nodeid}")
+
+
+@pytest.fixture(autouse=True)
+def _the_umask_as_it_was() -> Iterator[None]:
+    """A command that runs inside a test, and keeps its files to itself, does not have the next test's files be closed too."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
 
 
 @pytest.hookimpl(wrapper=True)
