@@ -14,8 +14,9 @@ from coral.agent.identity import Identity
 from coral.client.colony import ColonyClient
 from coral.client.endpoint import Endpoint
 from coral.model.errors import CoralError, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, Unavailable
-from coral.trust.authority import COLONY_DNS, KeyPair, holder_of, new_key, private_pem, request_for
+from coral.trust.authority import COLONY_DNS, KeyPair, check_pair, holder_of, new_key, private_pem, request_for
 from coral.trust.colony_keys import renewal_due_in_s
+from coral.trust.commands import Target, Verifier
 from coral.trust.invitation import Invitation, parse_invitation
 from coral.trust.secret_files import private_folder
 from coral.wire._generated.colony.v1 import enrolment_pb2
@@ -96,8 +97,8 @@ async def _join(invitation: Invitation, *, agent_id: str, colony: str) -> Identi
         invite_id=invitation.token.token_id,
         agent_port=response.agent_port,
         ca=invitation.ca_pem.decode(),
-        command_key=response.command_key.decode(),
-        certificate=response.certificate.decode(),
+        command_key=_text(response.command_key),
+        certificate=_text(response.certificate),
         key=private_pem(key).decode(),
     )
     _check(identity)
@@ -149,7 +150,7 @@ class Membership:
             response = await client.renew(request, timeout_s=_CALL_S)
         renewed = replace(
             self.identity,
-            certificate=response.certificate.decode(),
+            certificate=_text(response.certificate),
             key=private_pem(key).decode(),
             agent_port=response.agent_port or self.identity.agent_port,
         )
@@ -159,20 +160,27 @@ class Membership:
         _log.info("certificate renewed", agent_id=agent_id)
 
 
+def _text(pem: bytes) -> str:
+    """What came as PEM; what is none is found out by who reads it."""
+    return pem.decode("ascii", "replace")
+
+
 def _check(identity: Identity) -> None:
-    """Returns when a certificate that came is for this agent.
+    """Returns when what came is of use to this agent, before it takes the place of what is.
 
     Raises:
-        FailedPrecondition: It is not.
+        FailedPrecondition: It is not: another's certificate, for another key, of another authority, no key for commands.
     """
     try:
         holder = holder_of(identity.certificate.encode())
+        check_pair(identity.pair(), identity.ca.encode())
     except InvalidArgument as error:
-        raise FailedPrecondition(f"The colony answered with no certificate: {error.message}") from None
+        raise FailedPrecondition(f"The colony answered with no certificate for this agent: {error.message}") from None
     if (holder.kind, holder.id) != ("agent", identity.agent_id):
         raise FailedPrecondition(
             f"The colony answered with a certificate for {holder.kind} {holder.id!r}.", hint="Is it the right colony?"
         )
+    Verifier(identity.command_key.encode(), Target(agent_id=identity.agent_id, boot_id=""))
 
 
 def _given(join: str) -> str:

@@ -161,14 +161,40 @@ def holder_of(certificate: bytes) -> Holder:
     except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
         raise InvalidArgument("The certificate cannot be read.", hint="Is it one that `coral colony init` made?") from None
     for kind in ("colony", "agent"):
-        if len(uris) == 1 and uris[0].startswith(f"coral://{kind}/"):
+        prefix = f"coral://{kind}/"
+        if len(uris) == 1 and uris[0].startswith(prefix):
+            try:
+                identifier = unquote(uris[0].removeprefix(prefix), errors="strict")
+            except UnicodeDecodeError:
+                break
             return Holder(
                 kind=kind,
-                id=unquote(uris[0].removeprefix(f"coral://{kind}/"), errors="strict"),
+                id=identifier,
                 serial=f"{parsed.serial_number:x}",
                 expires_at_ns=_ns(parsed.not_valid_after_utc),
             )
     raise InvalidArgument("The certificate names neither a colony nor an agent.", hint="Is it one that Coral issued?")
+
+
+def check_pair(pair: KeyPair, ca: bytes) -> None:
+    """Returns when a certificate was issued by an authority, for the key that it is to be used with.
+
+    Args:
+        pair: The certificate and the key.
+        ca: The certificate of the authority, PEM.
+
+    Raises:
+        InvalidArgument: It was not, or one of them cannot be read.
+    """
+    try:
+        certificate, authority = x509.load_pem_x509_certificate(pair.certificate), x509.load_pem_x509_certificate(ca)
+        certificate.verify_directly_issued_by(authority)
+        if certificate.public_key() != public_key_of(pair.key):
+            raise ValueError("it is for another key")
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, FailedPrecondition) as error:
+        raise InvalidArgument(
+            f"The certificate is of no use: {error or 'it is not signed by the authority'}.", hint="Is it the right colony?"
+        ) from None
 
 
 def colony_id_of(ca: bytes) -> str:

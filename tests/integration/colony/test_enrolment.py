@@ -31,12 +31,17 @@ from coral.model.errors import (
     Unauthenticated,
     Unavailable,
 )
-from coral.trust.authority import Authority, KeyPair, agent_dns, holder_of, new_key, private_pem
-from coral.trust.commands import Signer, Target, new_command_key
-from coral.wire._generated.colony.v1 import enrolment_pb2, registry_pb2
+from coral.trust.authority import Authority, KeyPair, agent_dns, holder_of, new_key, private_pem, request_for
+from coral.trust.colony_keys import ColonyKeys
+from coral.trust.commands import Signer, Target, new_command_key, public_pem
+from coral.trust.invitation import invitation_text
+from coral.trust.tokens import TokenKind, new_token
+from coral.wire._generated.colony.v1 import enrolment_pb2, enrolment_pb2_grpc, registry_pb2
 from coral.wire._generated.mesh.v1 import ebpf_pb2
 from coral.wire.errors import from_rpc
 from coral.wire.metadata import COMMAND_KEY
+from coral.wire.server import Server
+from coral.wire.tls import server_credentials
 
 
 @dataclass(slots=True)
@@ -349,3 +354,51 @@ async def test_what_join_takes(tmp_path: Path) -> None:
             with pytest.raises(InvalidArgument, match="cannot be read"):
                 await join(f"@{tmp_path / 'none'}")
         assert not (folder / "identity.json").exists()
+
+
+class HostileColony(enrolment_pb2_grpc.EnrolmentServiceServicer):
+    """A colony that answers with whatever a test wants, over TLS that an invited agent trusts."""
+
+    def __init__(self) -> None:
+        self.keys = ColonyKeys.create("test", ["127.0.0.1"], server_lifetime_s=60)
+        self.answer = enrolment_pb2.JoinAgentResponse()
+
+    async def JoinAgent(self, request: Any, context: Any) -> enrolment_pb2.JoinAgentResponse:
+        """The answer."""
+        return self.answer
+
+
+@asynchronous
+async def test_a_colony_that_answers_nonsense(tmp_path: Path) -> None:
+    """An agent keeps nothing of a colony that answers its request to join with another agent's certificate, one for another
+    key or of another authority, or with none.
+    """
+    colony, other = HostileColony(), Authority.create("test")
+    server = Server()
+    enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(colony, server.grpc)
+    address = await server.start(
+        "127.0.0.1:0",
+        services=["coral.colony.v1.EnrolmentService"],
+        flag="--listen",
+        credentials=server_credentials(lambda: colony.keys.server),
+    )
+    invitation = invitation_text(new_token(TokenKind.INVITE), colony.keys.authority.pair.certificate)
+    stranger = request_for(new_key(), "web-1")
+    answers = [
+        (b"", b""),
+        (b"\xff\xfe", b""),
+        (colony.keys.authority.issue_agent(stranger, "web-1", lifetime_s=60), public_pem(colony.keys.command_key)),
+        (colony.keys.authority.issue_agent(stranger, "web-2", lifetime_s=60), public_pem(colony.keys.command_key)),
+        (other.issue_agent(stranger, "web-1", lifetime_s=60), public_pem(colony.keys.command_key)),
+        (colony.keys.server.certificate, public_pem(colony.keys.command_key)),
+    ]
+    try:
+        for certificate, key in answers:
+            colony.answer = enrolment_pb2.JoinAgentResponse(
+                certificate=certificate, colony_id="test", command_key=key, agent_port=1
+            )
+            with pytest.raises(FailedPrecondition, match="answered with"):
+                await enrolled(folder=tmp_path / "agent", agent_id="web-1", colony=address, join=invitation)
+    finally:
+        await server.stop(0)
+    assert list((tmp_path / "agent").iterdir()) == []

@@ -16,6 +16,7 @@ from coral.trust.authority import (
     Authority,
     KeyPair,
     agent_dns,
+    check_pair,
     colony_id_of,
     holder_of,
     host_names_of,
@@ -130,3 +131,21 @@ def test_halves_that_do_not_belong_together() -> None:
             Authority(pair)
     assert "PRIVATE" not in repr(authority.pair)
     assert public_key_of(authority.pair.key) == x509.load_pem_x509_certificate(authority.pair.certificate).public_key()
+
+
+def test_a_certificate_of_use() -> None:
+    """A certificate is of use only with the key that it is for, and from the authority that was expected."""
+    authority, other, key = Authority.create("01COLONY"), Authority.create("01COLONY"), new_key()
+    certificate = authority.issue_agent(request_for(key, "web-1"), "web-1", lifetime_s=60)
+    ca, good = authority.pair.certificate, KeyPair(certificate=certificate, key=private_pem(key))
+    check_pair(good, ca)
+    for pair, issuer in (
+        (KeyPair(certificate=certificate, key=private_pem(new_key())), ca),
+        (KeyPair(certificate=b"x", key=good.key), ca),
+        (KeyPair(certificate=certificate, key=b"x"), ca),
+        (good, other.pair.certificate),
+        (good, certificate),
+        (good, b"x"),
+    ):
+        with pytest.raises(InvalidArgument, match="of no use"):
+            check_pair(pair, issuer)
