@@ -11,7 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.asynchronous import asynchronous
 from support.member_agent import MemberAgent
-from support.running_colony import attach_request, eventually
+from support.running_colony import attach_request, eventually, running_colony
 from support.secured_colony import SecuredColony, secured_colony
 
 from coral.client.colony import ColonyClient
@@ -328,6 +328,18 @@ async def test_explanations(tmp_path: Path) -> None:
         "No policy permits new (viewer) to do QueryDatabase. The role investigator may: ask for a token with it "
         "(`coral token create NAME --role investigator`).",
     )
+
+
+@asynchronous
+async def test_without_credentials_policies_are_not_asked(tmp_path: Path) -> None:
+    """Everybody may do everything there; what policies would say can be asked all the same."""
+    async with running_colony(tmp_path / "state") as address, PolicyClient(address) as client:
+        found = await client.check()
+        request = policy_pb2.ExplainPolicyRequest(action="QueryDatabase", principal="ann", roles=["operator"])
+        explained = await client.explain_policy(request)
+        assert (found.enforced, explained.decision, explained.role) == (False, "deny", "investigator")
+        assert await client.approvals(everything=True) == []
+        await client.query_database("SELECT 1")
 
 
 @asynchronous
