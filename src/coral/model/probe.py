@@ -12,6 +12,7 @@ SECOND_NS = 1_000_000_000
 DEFAULT_DURATION_NS = 60 * SECOND_NS
 MIN_DURATION_NS = 1 * SECOND_NS
 MAX_DURATION_NS = 600 * SECOND_NS
+_LONGEST_NS = (1 << 63) - 1
 
 
 class Mode(enum.StrEnum):
@@ -90,6 +91,8 @@ class ProbeSpec:
         bounds = self.filter
         if bounds.min_duration_ns < 0 or bounds.max_duration_ns < 0:
             raise InvalidArgument("A filter's duration is negative.", hint="Give 0 for no bound.")
+        if max(bounds.min_duration_ns, bounds.max_duration_ns) > _LONGEST_NS:
+            raise InvalidArgument("A filter's duration is longer than 292 years.", hint="Give 0 for no bound.")
         if 0 < bounds.max_duration_ns < bounds.min_duration_ns:
             raise InvalidArgument(
                 "The filter's max_duration is below its min_duration, so no call could pass.", hint="Swap them."

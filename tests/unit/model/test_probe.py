@@ -60,6 +60,15 @@ def test_a_filter_that_nothing_passes_is_refused() -> None:
         )
 
 
+@pytest.mark.parametrize("bound", ["min_duration_ns", "max_duration_ns"])
+def test_a_filter_beyond_what_the_kernel_counts_is_refused(bound: str) -> None:
+    """A protobuf Duration holds 10,000 years, the kernel's tables 64 bits of ns."""
+    longest = (1 << 63) - 1
+    ProbeSpec(service_name="shop", function_name="pay", filter=ProbeFilter(**{bound: longest}))
+    with pytest.raises(InvalidArgument, match="longer than 292 years"):
+        ProbeSpec(service_name="shop", function_name="pay", filter=ProbeFilter(**{bound: longest + 1}))
+
+
 @pytest.mark.parametrize(
     "address", ["", "127.0.0.1:50051", "127.8.9.1:1", "localhost:80", "[::1]:80", "unix:/run/x.sock", "/run/x"]
 )
