@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-from bench import attach_all, attach_time, functions, help_cost, sustained
+from bench import attach_all, attach_time, functions, help_cost, sustained, trust_cost
 
 
 def main() -> int:
@@ -15,7 +15,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rate", type=int, default=20_000, help="calls per second of the sustained run")
     parser.add_argument("--seconds", type=int, default=60, help="of the sustained run")
-    parser.add_argument("--only", choices=("help", "attach", "functions", "sustained", "attach_all"), help="run one of them")
+    parser.add_argument(
+        "--only", choices=("help", "attach", "functions", "trust", "sustained", "attach_all"), help="run one of them"
+    )
     parser.add_argument("--server", default="", help="of attach_all: nginx, redis, postgres or caddy; all of them without")
     chosen = parser.parse_args()
     host = f"{os.cpu_count()} CPUs, {platform.machine()}, Linux {platform.release()}"
@@ -27,6 +29,8 @@ def main() -> int:
         results.append(attach_time.run(times=40))
     if chosen.only in (None, "functions"):
         results.append(functions.run(times=9))
+    if chosen.only in (None, "trust"):
+        results.append(trust_cost.run(times=60))
     if chosen.only in (None, "sustained"):
         results.append(sustained.run(rate=chosen.rate, seconds=chosen.seconds))
     if chosen.only == "attach_all":  # not among the others: it analyses every function of four servers first
