@@ -188,7 +188,6 @@ class Orchestrator:
             entry = replace(entry, session_id=live.session_id)
 
             def begin(connection: duckdb.DuckDBPyConnection) -> None:
-                self._audit.put(connection)
                 control.insert_session(connection, live.session, live.request)
 
             await self._audit.before(entry)

@@ -159,13 +159,16 @@ class Copy:
         """
         return Snapshot(files(self.path))
 
-    def lines(self) -> Iterator[bytes]:
-        """The lines of all files, oldest first.
+    def lines_from(self, sequence: int) -> Iterator[bytes]:
+        """The lines of all files but those that end before a sequence, oldest first.
 
         Raises:
             OSError: A file cannot be read.
         """
-        with self.snapshot() as snapshot:
+        full = full_files(self.folder)
+        earlier = [first for first, _ in full if first <= sequence]
+        wanted = [path for first, path in full if first >= max(earlier, default=0)]
+        with Snapshot([*wanted, self.path]) as snapshot:
             yield from snapshot.lines()
 
     def newest_lines(self) -> list[bytes]:

@@ -224,10 +224,6 @@ class Audit:
             raise
         self.outcome(noted.entry)
 
-    def put(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Puts what is written into the table; part of a job for ``Database.write``, to share its transaction."""
-        self.table.put(connection)
-
     async def flush(self) -> None:
         """Puts what is written into the table.
 

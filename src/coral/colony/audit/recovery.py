@@ -125,14 +125,14 @@ async def _continues(database: Database, copy: Copy, last: Head) -> bool:
         return True
     return any(
         number == last.sequence and line.endswith(f'"hash":"{last.hash}"}}'.encode())
-        for number, line in sequences(copy.lines())
+        for number, line in sequences(copy.lines_from(last.sequence))
     )
 
 
 async def _complete(database: Database, copy: Copy, after: int) -> int:
     """Puts the records after a sequence into the table; returns the last one."""
     missing = []
-    for number, line in sequences(copy.lines()):
+    for number, line in sequences(copy.lines_from(after)):
         if number > after:
             try:
                 missing.append(parse(line))

@@ -1,4 +1,4 @@
-"""The audit log as a table: rows follow the copy, in its order, in batches or in somebody's transaction."""
+"""The audit log as a table: rows follow the copy, in its order, in batches."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class AuditTable:
             self._waiting.extend(records)
 
     def put(self, connection: duckdb.DuckDBPyConnection) -> int:
-        """Inserts what waits; a job for ``Database.write``, or part of one.
+        """Inserts what waits; a job for ``Database.write``.
 
         Returns:
             The last sequence that is in the table once the transaction is committed.
         """
         with self._guard:
             waiting = list(self._waiting)
-        # Others may have put some of it in the same transaction, or in one that was committed a moment ago.
+        # A job may run twice, and two flushes may wait at once.
         row = connection.execute("SELECT max(sequence) FROM audit_log WHERE sequence > ?", [self.committed]).fetchone()
         reached = (row and row[0]) or self.committed
         new = [record for record in waiting if record.sequence > reached]
