@@ -11,6 +11,7 @@ from coral.colony.audit import Audit
 from coral.colony.store.tokens import TokenRecord
 from coral.model.errors import CoralError, FailedPrecondition
 from coral.model.principal import current_principal
+from coral.model.text import format_duration
 from coral.wire._generated.colony.v1 import access_pb2, access_pb2_grpc
 from coral.wire.convert import duration_ns, timestamp
 
@@ -47,13 +48,16 @@ class AccessServicer(access_pb2_grpc.AccessServiceServicer):
     async def CreateToken(self, request: access_pb2.CreateTokenRequest, context: Any) -> access_pb2.CreateTokenResponse:
         """Makes one; the record of it is written first."""
         who = current_principal()
-        entry = self._audit.entry(who, "CreateToken", reason=f"{request.role} {request.name}")
+        life_ns = duration_ns(request.expires_in) if request.HasField("expires_in") else DEFAULT_LIFE_NS
+        services = ", ".join(request.services) or "all services"
+        what = f"for {request.name}: {request.role}, {services}, for {format_duration(life_ns)}"
+        entry = self._audit.entry(who, "CreateToken", reason=what)
         await self._audit.before(entry)
         try:
             token, record = await self._book().create(
                 name=request.name,
                 role=request.role,
-                life_ns=duration_ns(request.expires_in) if request.HasField("expires_in") else DEFAULT_LIFE_NS,
+                life_ns=life_ns,
                 services=request.services,
                 created_by=who.name,
             )
