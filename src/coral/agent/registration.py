@@ -115,8 +115,8 @@ class Registration:
                 services=[convert.service_to(service) for service in self._processes.services],
                 refusals=[_refusal(refusal) for refusal in refusals],
                 collectors=[collector.collector_id for collector in self._collectors.running if collector.of_colony],
-                lockdown=self._lockdown,
                 starting=self._collectors.starting,
+                lockdown=self._lockdown,
             )
             try:
                 response = await (await self._client()).heartbeat(request, timeout_s=_CALL_S)
