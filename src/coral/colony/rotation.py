@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
@@ -25,31 +26,35 @@ class LiveKeys:
         keys: Those that count now. Read from any thread.
     """
 
-    def __init__(self, keys: ColonyKeys, folder: Path, *, server_lifetime_s: float) -> None:
+    def __init__(self, keys: ColonyKeys, folder: Path, *, server_lifetime_s: float, names: Sequence[str] = ()) -> None:
         """Takes keys over.
 
         Args:
             keys: As loaded.
             folder: The state directory, where a new certificate is kept.
             server_lifetime_s: For how long a new one is good.
+            names: Host names and addresses that it has to be for, besides those that it is for.
         """
         self.keys = keys
         self._folder = folder
         self._server_lifetime_s = server_lifetime_s
+        self._names = names
 
     def pair(self) -> KeyPair:
         """What the colony's ports show now."""
         return self.keys.server
 
     def renew_if_due(self) -> bool:
-        """Renews the certificate if that is due, and keeps the new one; returns whether it did.
+        """Renews the certificate if that is due or a name is missing, and keeps the new one; returns whether it did.
 
         Raises:
             OSError: It cannot be kept. The old one goes on.
+            InvalidArgument: A name cannot be one.
         """
-        if renewal_due_in_s(self.keys.server.certificate) > 0:
+        due = renewal_due_in_s(self.keys.server.certificate) <= 0
+        if not due and self.keys.is_for(self._names):
             return False
-        renewed = self.keys.renewed(server_lifetime_s=self._server_lifetime_s)
+        renewed = self.keys.renewed(server_lifetime_s=self._server_lifetime_s, names=self._names)
         write_secret(self._folder / SERVER, renewed.server.certificate)
         self.keys = renewed
         _log.info("the colony's certificate was renewed")

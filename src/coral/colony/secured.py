@@ -59,7 +59,9 @@ class Secured:
             InvalidArgument: The identity provider cannot be used.
         """
         self._settings = settings
-        self.keys = LiveKeys(keys, Path(settings.state_dir), server_lifetime_s=settings.server_certificate_s)
+        self.keys = LiveKeys(
+            keys, Path(settings.state_dir), server_lifetime_s=settings.server_certificate_s, names=settings.server_names
+        )
         self.enrolment = Enrolment(control, keys.authority, agent_lifetime_s=settings.agent_certificate_s)
         self.dialling = MutualDialling(lambda: self.keys.keys)
         self.door = Door(

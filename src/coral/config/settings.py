@@ -82,6 +82,7 @@ class ColonySettings(_Settings):
         state_dir: Where the databases are.
         agent_certificate_s: For how long an agent's certificate is good; it renews it after two thirds of that.
         server_certificate_s: Likewise the colony's own.
+        server_names: Host names and addresses by which users reach it, besides those that ``coral colony init`` was given.
         heartbeat_ms: How often agents are asked to report.
         offline_after_ms: An agent that was silent for so long is offline.
         session_retention_s: For how long ended sessions and their events are kept.
@@ -116,6 +117,7 @@ class ColonySettings(_Settings):
     state_dir: Path = Field(default_factory=places.state_dir)
     agent_certificate_s: Count = 30 * 86_400
     server_certificate_s: Count = 90 * 86_400
+    server_names: tuple[str, ...] = ()
     heartbeat_ms: Count = 1000
     offline_after_ms: Count = 5000
     session_retention_s: Count = 604_800

@@ -231,6 +231,14 @@ def host_names_of(certificate: bytes) -> list[str]:
     return [*dns, *(str(address) for address in names.get_values_for_type(x509.IPAddress))]
 
 
+def canonical(name: str) -> str:
+    """A host name or address as certificates have it."""
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name.removesuffix(".")
+
+
 def agent_dns(agent_id: str) -> str:
     """The DNS name that only that agent's certificate has; ids may hold what DNS names cannot."""
     return f"{hashlib.sha256(agent_id.encode()).hexdigest()[:32]}.agent.coral.internal"
@@ -327,7 +335,7 @@ def _usage(*, certificates: bool) -> x509.KeyUsage:
 
 def _names(names: Sequence[str], *, uri: str) -> x509.SubjectAlternativeName:
     general: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri)]
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(canonical(name) for name in names):
         try:
             general.append(x509.IPAddress(ipaddress.ip_address(name)))
         except ValueError:
@@ -336,7 +344,7 @@ def _names(names: Sequence[str], *, uri: str) -> x509.SubjectAlternativeName:
 
 
 def _dns(name: str) -> x509.DNSName:
-    labels = name.removesuffix(".").split(".")
+    labels = name.split(".")
     good = all(
         0 < len(label) <= 63 and all(character.isalnum() or character in "-_" for character in label) for label in labels
     )
@@ -344,7 +352,7 @@ def _dns(name: str) -> x509.DNSName:
         raise InvalidArgument(
             f"{name!r} is neither a host name nor an IP address.", hint="Give names without port, such as debug.example.com."
         )
-    return x509.DNSName(name.removesuffix("."))
+    return x509.DNSName(name)
 
 
 def _uri(kind: str, identifier: str) -> str:

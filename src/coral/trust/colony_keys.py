@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from coral.model.errors import FailedPrecondition
-from coral.trust.authority import Authority, KeyPair, host_names_of, life_of, new_key, private_pem, public_key_of
+from coral.trust.authority import Authority, KeyPair, canonical, host_names_of, life_of, new_key, private_pem, public_key_of
 from coral.trust.commands import new_command_key
 from coral.trust.secret_files import create_secret, read_secret, write_secret
 
@@ -105,10 +105,18 @@ class ColonyKeys:
         """
         create_secret(folder / CA, self.authority.pair.certificate)
 
-    def renewed(self, *, server_lifetime_s: float) -> Self:
-        """The same with a new certificate for the colony: same key, same names."""
-        key, names = public_key_of(self.server.key), host_names_of(self.server.certificate)
-        certificate = self.authority.issue_colony(key, names, lifetime_s=server_lifetime_s)
+    def is_for(self, names: Sequence[str]) -> bool:
+        """Whether the colony's certificate is for all of these host names and addresses."""
+        return {canonical(name) for name in names} <= set(host_names_of(self.server.certificate))
+
+    def renewed(self, *, server_lifetime_s: float, names: Sequence[str] = ()) -> Self:
+        """The same with a new certificate for the colony: same key, same names and these.
+
+        Raises:
+            InvalidArgument: A name cannot be one.
+        """
+        key, had = public_key_of(self.server.key), host_names_of(self.server.certificate)
+        certificate = self.authority.issue_colony(key, [*had, *names], lifetime_s=server_lifetime_s)
         return replace(self, server=KeyPair(certificate=certificate, key=self.server.key))
 
 

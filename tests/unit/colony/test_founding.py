@@ -166,3 +166,19 @@ async def test_the_colonys_certificate_is_renewed(tmp_path: Path) -> None:
     assert host_names_of(old.pair().certificate) == host_names_of(keys.server.certificate)
     assert ColonyKeys.load(tmp_path / "state").server == old.pair()
     assert old.pair().key == keys.server.key
+
+
+@asynchronous
+async def test_a_name_that_comes_later(tmp_path: Path) -> None:
+    """A name in the settings that the certificate is not for makes a new one, for it and the others, once."""
+    folder = tmp_path / "state"
+    await founded(folder, "debug.example.com")
+    keys = ColonyKeys.load(folder)
+    live = LiveKeys(keys, folder, server_lifetime_s=3600.0, names=["10.0.0.4", "0:0:0:0:0:0:0:9", "later.example.com."])
+    assert live.renew_if_due()
+    assert not live.renew_if_due()
+    added = set(host_names_of(live.pair().certificate)) - set(host_names_of(keys.server.certificate))
+    assert added == {"10.0.0.4", "::9", "later.example.com"}
+    assert set(host_names_of(live.pair().certificate)) > set(host_names_of(keys.server.certificate))
+    with pytest.raises(InvalidArgument):
+        LiveKeys(keys, folder, server_lifetime_s=3600.0, names=["no name"]).renew_if_due()

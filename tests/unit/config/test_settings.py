@@ -42,6 +42,7 @@ def test_defaults_of_the_colony() -> None:
         "state_dir": places.state_dir(),
         "agent_certificate_s": 2_592_000,
         "server_certificate_s": 7_776_000,
+        "server_names": (),
         "heartbeat_ms": 1000,
         "offline_after_ms": 5000,
         "session_retention_s": 604_800,
