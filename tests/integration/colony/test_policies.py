@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.asynchronous import asynchronous
 from support.member_agent import MemberAgent
@@ -302,6 +303,12 @@ async def test_explanations(tmp_path: Path) -> None:
                     )
             with pytest.raises(InvalidArgument, match="no action that policies decide about"):
                 await client.explain_policy(policy_pb2.ExplainPolicyRequest(action="AttachUprob"))
+            for seconds in (-1, 1 << 40):
+                long = policy_pb2.ExplainPolicyRequest(
+                    action="AttachUprobe", service_name="x", duration=Duration(seconds=seconds)
+                )
+                with pytest.raises(InvalidArgument, match="duration is negative, or longer"):
+                    await client.explain_policy(long)
             with pytest.raises(InvalidArgument, match="service_name is empty"):
                 await client.explain_policy(policy_pb2.ExplainPolicyRequest(action="AttachUprobe"))
         async with PolicyClient(await colony.user("adm", "admin")) as client:

@@ -19,6 +19,7 @@ from coral.colony.store.approvals import Approval, delete_approvals, insert_appr
 from coral.colony.store.database import Database
 from coral.model.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted
 from coral.model.principal import Principal
+from coral.model.probe import MAX_DURATION_NS, MIN_DURATION_NS
 from coral.model.text import check_name, printable
 from coral.trust.policy.policies import Policy
 from coral.trust.policy.words import ApprovalRequired
@@ -285,13 +286,15 @@ def _request_text(resource: Resource) -> str:
     """The request for the eyes of who decides.
 
     Raises:
-        InvalidArgument: Its names cannot be names, or it is too large to be looked through.
+        InvalidArgument: It could not be attached, or is too large to be looked through.
     """
     check_name(resource.service_name, "service_name")
     check_name(resource.function_name, "function_name")
     check_name(resource.agent_id, "agent_id", required=False)
     if len(resource.reason.encode()) > _MAX_REASON_BYTES:
         raise InvalidArgument("reason is too long.", hint=f"At most {_MAX_REASON_BYTES:,} bytes are allowed.")
+    if not MIN_DURATION_NS <= (resource.duration_ns or 0) <= MAX_DURATION_NS:
+        raise InvalidArgument("duration is not between 1 s and 600 s.", hint="Choose one that is.")
     if resource.request is None:
         return "{}"
     if resource.request.ByteSize() > _MAX_REQUEST_BYTES:

@@ -28,6 +28,7 @@ from coral.wire.convert import duration_ns, timestamp
 _MAX_LISTED = 1_000
 _MAX_GROUPS = 100
 _DEFAULT_NS = 60_000_000_000
+_MAX_DURATION_NS = 1 << 62
 _BY_NAME = {action.name: action for action in (*ACTIONS.values(), READ_VALUES, APPROVE_ATTACH)}
 
 
@@ -210,6 +211,8 @@ def _resource(action: Action, request: policy_pb2.ExplainPolicyRequest) -> Resou
         raise InvalidArgument(f"{printable(request.mode[:100])!r} is no mode.", hint=f"Choose one of {', '.join(Mode)}.")
     attach = action.name in ("AttachUprobe", "ApproveAttach")
     asked_ns = duration_ns(request.duration) if request.HasField("duration") else _DEFAULT_NS
+    if not 0 <= asked_ns <= _MAX_DURATION_NS:
+        raise InvalidArgument("duration is negative, or longer than anything lasts.", hint="Choose one up to 10m.")
     return Resource(
         service_name=request.service_name,
         function_name=request.function_name,

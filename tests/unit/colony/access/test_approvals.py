@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support.policies import NOW_NS, user
-from support.running_colony import attach_request
+from support.running_colony import attach_request, eventually
 
 from coral.colony.access.actions import ACTIONS, resource_of
 from coral.colony.access.approvals import MAX_WAITING, Approvals
@@ -48,13 +48,15 @@ class Desk:
             await self.claim(who, **request)
         return caught.value.details["approval_id"]
 
-    async def audited(self) -> list[tuple[str, str, str, str]]:
-        """What the audit log has: action, principal, reason, outcome."""
-        return await self.database.read(
+    async def audited(self, count: int) -> list[tuple[str, str, str, str]] | None:
+        """What the audit log has, action, principal, reason and outcome, once it has so much."""
+        await self.approvals._audit.flush()
+        found = await self.database.read(
             lambda cursor: cursor.execute(
                 "SELECT action, principal, reason, outcome FROM audit_log WHERE action <> 'AuditCheckpoint' ORDER BY sequence"
             ).fetchall()
         )
+        return found if len(found) >= count else None
 
 
 @asynccontextmanager
@@ -124,8 +126,7 @@ def test_an_approval_is_good_once() -> None:
         assert (used.approval_id, used.state, used.decided_by, used.comment) == (approval_id, "used", "bob", "go on")
         again = await at.ask()
         assert again != approval_id
-        await at.approvals._audit.flush()
-        assert await at.audited() == [
+        assert await eventually(lambda: at.audited(6)) == [
             ("RequestApproval", "ann", f"{approval_id} for policy prod", "started"),
             ("RequestApproval", "ann", f"{approval_id} for policy prod", "ok"),
             ("UseApproval", "ann", f"{approval_id} approved by bob (go on)", "started"),
@@ -277,8 +278,12 @@ def test_one_user_cannot_fill_the_list() -> None:
         {"agent_id": "a\n"},
         {"reason": "r" * 1025},
         {"sdk_addr": "a" * 9000},
+        {"seconds": 0.0},
+        {"seconds": 601.0},
+        {"seconds": -5.0},
+        {"seconds": 3e11},
     ],
-    ids=["service", "function", "agent", "reason", "size"],
+    ids=["service", "function", "agent", "reason", "size", "no time", "too long", "negative", "absurd"],
 )
 def test_what_could_not_be_attached_is_not_put_before_anybody(request_: dict[str, Any]) -> None:
     """Names that are none, and requests that nobody could look through, are refused as such."""
