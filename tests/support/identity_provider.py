@@ -6,12 +6,14 @@ import base64
 import hashlib
 import hmac
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -100,8 +102,12 @@ def encoded(header: dict[str, Any], claims: dict[str, Any]) -> str:
 
 
 @contextmanager
-def identity_provider() -> Iterator[IdentityProvider]:
-    """A provider that answers until the context ends."""
+def identity_provider(certificate: Path | None = None) -> Iterator[IdentityProvider]:
+    """A provider that answers until the context ends.
+
+    Args:
+        certificate: A file with its certificate and key, for https; None for http.
+    """
     provider = IdentityProvider()
 
     class Handler(BaseHTTPRequestHandler):
@@ -117,7 +123,11 @@ def identity_provider() -> Iterator[IdentityProvider]:
             """Says nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    provider.url = f"http://127.0.0.1:{server.server_port}"
+    if certificate is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate)
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    provider.url = f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

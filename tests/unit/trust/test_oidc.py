@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from support.identity_provider import AUDIENCE, IdentityProvider, encoded, ident
 from coral.colony.access.jwts import ProviderUsers
 from coral.model.errors import InvalidArgument, Unauthenticated, Unavailable
 from coral.model.principal import Kind, Principal, Role
+from coral.trust.authority import Authority, new_key, private_pem
 from coral.trust.jwks import KeySource, check_url, fetch_url
 from coral.trust.oidc import ASYMMETRIC, Claims, Rules, verify
 
@@ -258,6 +260,19 @@ def test_addresses_that_keys_do_not_come_from(url: object) -> None:
     """Only https, or http on this host: nobody on the way can put keys of their own there."""
     with pytest.raises(InvalidArgument, match="neither https nor on this host"):
         check_url(url)
+
+
+def test_a_provider_has_to_prove_who_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over https its certificate is one of an authority that this host trusts; a private one is named by SSL_CERT_FILE."""
+    authority, key = Authority.create("provider"), new_key()
+    pair = tmp_path / "pair.pem"
+    pair.write_bytes(private_pem(key) + authority.issue_colony(key.public_key(), ["127.0.0.1"], lifetime_s=60))
+    (tmp_path / "ca.pem").write_bytes(authority.pair.certificate)
+    with identity_provider(pair) as provider:
+        with pytest.raises(Unavailable, match="certificate verify failed"):
+            fetch_url(f"{provider.url}/keys")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        assert b'"kid": "k1"' in fetch_url(f"{provider.url}/keys")
 
 
 def test_a_provider_that_is_not_there() -> None:
