@@ -147,14 +147,14 @@ class LiveSession:
         """The last collector of each agent: earlier ones ended with an earlier life of it."""
         return list({collector.agent_id: collector for collector in self.collectors.values()}.values())
 
-    def agent_ids(self) -> frozenset[str]:
+    def agent_ids(self) -> set[str]:
         """The hosts on which it may have something attached."""
-        return frozenset((*self.asked, *self.joining, *self.unconfirmed()))
+        return self.unconfirmed().union(self.asked, self.joining)
 
-    def unconfirmed(self) -> frozenset[str]:
+    def unconfirmed(self) -> set[str]:
         """The hosts that have not said that they have detached: also those that the colony no longer waits for."""
-        current = self.current()
-        return frozenset(one.agent_id for one in current if not one.ended.is_set() or one.progress.status is None)
+        latest = {one.agent_id: one for one in self.collectors.values()}
+        return {agent_id for agent_id, one in latest.items() if one.progress.status is None or not one.ended.is_set()}
 
     def remaining_s(self) -> float:
         """Seconds until its deadline."""

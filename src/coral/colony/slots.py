@@ -267,11 +267,15 @@ class Slots:
                 user=live.session.requested_by,
                 service_name=live.session.service_name,
                 function_name=live.session.function_name,
-                agent_ids=live.agent_ids(),
+                agent_ids=frozenset(live.agent_ids()),
             )
             yield Holder(claim=claim, session_id=live.session_id, expires_at_ns=live.session.expires_at_ns)
         for grant in self._grants:
             yield Holder(claim=grant.claim)
+        yield from self._doubted()
+
+    def _doubted(self) -> Iterator[Holder]:
+        """What is in doubt still."""
         now_ns = time.time_ns()
         for key, doubt in list(self._doubts.items()):
             if doubt.holder.expires_at_ns <= now_ns:
@@ -280,14 +284,24 @@ class Slots:
                 yield doubt.holder
 
     def _used(self) -> Counter[Key]:
+        """How many slots of each limit are taken: as ``_all`` says, and quicker, since every attach asks for it."""
         used: Counter[Key] = Counter()
-        counted: set[tuple[str, Key]] = set()
-        for holder in self._all():
-            keys = set(holder.claim.keys())
-            if holder.session_id:  # a session counts once for each limit, however many of its agents are in doubt
-                keys = {key for key in keys if (holder.session_id, key) not in counted}
-                counted.update((holder.session_id, key) for key in keys)
+        # A session counts once for each limit, however many of its agents are in doubt, and whether or not it runs.
+        counted: dict[str, set[Key]] = {session_id: set() for session_id, _ in self._doubts}
+        for live in self._book:
+            session = live.session
+            keys = [("service", session.service_name), ("user", session.requested_by)]
+            keys += [("agent", agent_id) for agent_id in live.agent_ids()]
             used.update(keys)
+            if session.session_id in counted:
+                counted[session.session_id].update(keys, (("colony", ""),))
+        used["colony", ""] += len(self._book)
+        for grant in self._grants:
+            used.update(grant.claim.keys())
+        for holder in self._doubted():
+            fresh = set(holder.claim.keys()) - counted[holder.session_id]
+            counted[holder.session_id] |= fresh
+            used.update(fresh)
         return used
 
     def _left(self, live: LiveSession) -> None:
@@ -307,7 +321,7 @@ class Slots:
 
     def _admit(self) -> None:
         """Gives what is free to those whose turn it is."""
-        while self._queues and self._pass():
+        while self.waiting and self._pass():
             pass
 
     def _pass(self) -> bool:
