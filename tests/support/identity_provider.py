@@ -122,7 +122,11 @@ def identity_provider(certificate: Path | None = None) -> Iterator[IdentityProvi
         def log_message(self, format: str, *args: Any) -> None:
             """Says nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """Nothing to say of a caller that went away, or did not like the certificate."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     if certificate is not None:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(certificate)

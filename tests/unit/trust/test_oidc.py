@@ -275,6 +275,28 @@ def test_a_provider_has_to_prove_who_it_is(tmp_path: Path, monkeypatch: pytest.M
         assert b'"kid": "k1"' in fetch_url(f"{provider.url}/keys")
 
 
+def test_a_provider_that_dawdles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not waited for beyond the deadline, and callers whose keys are known do not wait at all."""
+
+    async def scenario() -> None:
+        with identity_provider() as provider:
+            clock = Clock()
+            source = KeySource(issuer=provider.url, keys_url=f"{provider.url}/keys", clock=clock)
+            assert await source.find("k1") is not None
+            provider.pause_s = 0.6
+            clock.now += 6
+            waiting = asyncio.create_task(source.find("made up"))
+            await asyncio.sleep(0.05)
+            async with asyncio.timeout(0.2):
+                assert await source.find("k1") is not None
+            assert await waiting is None
+            with pytest.raises(Unavailable, match="timed out"):
+                await asyncio.to_thread(fetch_url, f"{provider.url}/keys")
+
+    monkeypatch.setattr("coral.trust.jwks.FETCH_S", 0.2)
+    asyncio.run(scenario())
+
+
 def test_a_provider_that_is_not_there() -> None:
     """The reason of the system is said."""
     with pytest.raises(Unavailable, match=r"http://127\.0\.0\.1:1/keys cannot be had: .*refused"):
