@@ -30,6 +30,8 @@ CONTROL_TABLES = (
     "audit_log",
 )
 MAX_ROWS = 100_000
+MAX_COPIED_ROWS = 500_000
+"""Of one control table: some 300 MB of audit records."""
 MAX_BYTES = 12 << 20
 MAX_SQL_BYTES = 100_000
 TIMEOUT_S = 30.0
@@ -166,9 +168,24 @@ def _control_tables(cursor: duckdb.DuckDBPyConnection, wanted: set[str]) -> list
             """,
             [name],
         ).fetchall()
-        rows = cursor.execute(f"SELECT * FROM {name}").to_arrow_table() if name in wanted else None
+        rows = _rows(cursor, name) if name in wanted else None
         copies.append(_Copy(name=name, columns=", ".join(column[0] for column in columns), rows=rows))
     return copies
+
+
+def _rows(cursor: duckdb.DuckDBPyConnection, name: str) -> pa.Table:
+    """The rows of a control table.
+
+    Raises:
+        FailedPrecondition: They are too many to be copied.
+    """
+    (count,) = cursor.execute(f"SELECT count(*) FROM {name}").fetchone() or (0,)
+    if count > MAX_COPIED_ROWS:
+        raise FailedPrecondition(
+            f"{name} has {count:,} rows, and a statement here may read {MAX_COPIED_ROWS:,} of a control table.",
+            hint="For the audit log there is `coral audit query`; and DuckDB reads what `coral audit export` writes.",
+        )
+    return cursor.execute(f"SELECT * FROM {name}").to_arrow_table()
 
 
 def _run(cursor: duckdb.DuckDBPyConnection, sql: str, beside: list[_Copy]) -> Answer:

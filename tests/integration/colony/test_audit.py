@@ -248,6 +248,21 @@ def test_what_is_purged_is_gone(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_log_too_long_for_sql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A statement over more records than may be copied is refused, with where else to look; others still run."""
+    monkeypatch.setattr("coral.colony.inspect.MAX_COPIED_ROWS", 3)
+
+    async def run() -> None:
+        async with running_colony(tmp_path) as colony, ColonyClient(colony) as client:
+            await client.agents()
+            await client.agents()
+            with pytest.raises(FailedPrecondition, match=r"audit_log has \d rows.*coral audit query"):
+                await table(client, "SELECT * FROM audit_log")
+            assert await table(client, "SELECT 1 AS one") == [{"one": 1}]
+
+    asyncio.run(run())
+
+
 def test_lines_of_a_table(tmp_path: Path) -> None:
     """A log in memory is exported from its table, in the same form."""
 
