@@ -168,7 +168,7 @@ def _collect(running: Sequence[Process], library: str, all_libraries: bool) -> l
     found: dict[ImageKey, ServiceImage] = {}
     for process in running:
         pid = process.id.pid
-        with suppress(FileNotFoundError, ProcessLookupError, ProcessGone, PermissionDenied):
+        with suppress(OSError, ProcessGone, PermissionDenied):  # gone, or out of reach
             own = -1
             if not library:
                 own = _add(found, os.open(f"/proc/{pid}/exe", os.O_RDONLY | os.O_CLOEXEC), process.executable, "", pid)

@@ -158,6 +158,11 @@ def _opened_program(process: Process) -> Iterator[int]:
         fd = os.open(f"/proc/{memory_task(process.id.pid)}/exe", os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessGone):
         raise NotFound(f"Process {process.id.pid} ended.", hint="Try again.") from None
+    except OSError as error:  # of a file system of a user's own, for one, which keeps root out (FUSE)
+        raise FailedPrecondition(
+            f"The program of process {process.id.pid} cannot be opened: {error.strerror}.",
+            hint="The file system that it lies on keeps the agent out.",
+        ) from None
     try:
         yield fd
     finally:

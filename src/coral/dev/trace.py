@@ -85,7 +85,13 @@ async def _colony() -> AsyncIterator[str]:
 async def _agent(colony: str, table: ProcessTable) -> AsyncIterator[None]:
     """An agent for the processes of ``table``, known to the colony."""
     agent_id = socket.gethostname()
-    settings = AgentSettings(listen=_ANY_PORT, state_dir=Path("/nonexistent"), colony=colony, agent_id=agent_id)
+    settings = AgentSettings(
+        listen=_ANY_PORT,
+        state_dir=Path("/nonexistent"),
+        colony=colony,
+        agent_id=agent_id,
+        deny_by_default=(),  # a host's policy is for what others ask; this is root, on the host, naming a process
+    )
     stop, ready = asyncio.Event(), asyncio.Event()
     running = asyncio.create_task(serve(settings, table=table, stop=stop, on_ready=lambda _: ready.set()))
     up = asyncio.create_task(registered(colony, agent_id))
