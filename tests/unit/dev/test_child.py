@@ -78,7 +78,7 @@ def test_a_taken_port_is_named_with_its_flag(monkeypatch: pytest.MonkeyPatch, tm
         port = taken.getsockname()[1]
         ports = {"colony_port": 0, "agent_port": 0, flag[2:].replace("-", "_"): port}
         with pytest.raises(FailedPrecondition) as caught:
-            asyncio.run(supervisor.run_dev(state_dir=tmp_path / "state", verbosity=0, **ports))
+            asyncio.run(supervisor.run_dev(state_dir=tmp_path / "state", auth=False, verbosity=0, **ports))
     assert caught.value.message == f"Port {port} cannot be had: Address already in use."
     assert caught.value.hint == f"Choose another with {flag}, or 0 for any free one."
     assert not (tmp_path / "state").exists()
