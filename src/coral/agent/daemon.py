@@ -39,7 +39,7 @@ from coral.model.errors import FailedPrecondition
 from coral.model.text import check_name
 from coral.procfs.service import ServiceRule
 from coral.procfs.table import ProcessTable
-from coral.telemetry.lifecycle import announce_ready, stop_event
+from coral.telemetry.lifecycle import announce_ready, room_for, stop_event
 from coral.wire._generated.mesh.v1 import ebpf_pb2_grpc, inspect_pb2_grpc
 from coral.wire.address import require_loopback, split_address
 from coral.wire.server import Server
@@ -47,6 +47,8 @@ from coral.wire.tls import server_credentials
 
 _SERVICES = ("coral.mesh.v1.DebugService", "coral.mesh.v1.InspectService")
 _STOP_S = 0.2
+_MAX_CONNECTIONS = 256
+"""A colony has one. Whoever else connects must not use up the descriptors that files and probes take."""
 _LOOK_S = 1.0
 
 _log = structlog.get_logger(__name__)
@@ -141,7 +143,7 @@ async def serve(
             )
             boot_id, refusals = str(ULID()), Refusals()
             guard = AgentGuard(membership.identity, boot_id=boot_id, refusals=refusals) if membership else None
-            server = Server(guard)
+            server = Server(guard, max_connections=room_for(_MAX_CONNECTIONS))
             ebpf_pb2_grpc.add_DebugServiceServicer_to_server(DebugServicer(collectors, policy), server.grpc)
             inspector = InspectServicer(parser, ServiceImages(parser, processes, debug_files, policy), TrapCosts(engine))
             inspect_pb2_grpc.add_InspectServiceServicer_to_server(inspector, server.grpc)
