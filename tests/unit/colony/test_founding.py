@@ -11,6 +11,7 @@ from support.asynchronous import asynchronous
 from support.cli import Cli
 
 from coral.colony.access.tokens import TokenBook
+from coral.colony.daemon import check_listen
 from coral.colony.founding import found
 from coral.colony.rotation import LiveKeys
 from coral.colony.store.database import Database
@@ -182,3 +183,12 @@ async def test_a_name_that_comes_later(tmp_path: Path) -> None:
     assert set(host_names_of(live.pair().certificate)) > set(host_names_of(keys.server.certificate))
     with pytest.raises(InvalidArgument):
         LiveKeys(keys, folder, server_lifetime_s=3600.0, names=["no name"]).renew_if_due()
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])
+def test_where_a_colony_listens(listen: str) -> None:
+    """Addresses that other hosts reach are for colonies with keys alone."""
+    check_listen(listen, secured=True)
+    with pytest.raises(FailedPrecondition, match="no TLS and no authentication") as refused:
+        check_listen(listen, secured=False)
+    assert "coral colony init" in refused.value.hint
