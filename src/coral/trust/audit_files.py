@@ -42,7 +42,7 @@ class Snapshot:
         Raises:
             OSError: One cannot be opened.
         """
-        self._files: list[tuple[int, int]] = []
+        self._files: list[tuple[int, int]] = []  # descriptor and size
         try:
             for path in paths:
                 try:
@@ -59,6 +59,10 @@ class Snapshot:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # One that was opened for a caller who has gone meanwhile is handed to nobody.
         self.close()
 
     def close(self) -> None:
