@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from coral.trust.audit_files import Snapshot
+
+
+def _open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def test_a_snapshot_shows_what_was_there(tmp_path: Path) -> None:
@@ -23,8 +26,8 @@ def test_a_snapshot_that_nobody_takes_leaves_nothing_open(tmp_path: Path) -> Non
     """One that was made for a caller who has gone costs no descriptor."""
     path = tmp_path / "audit.jsonl"
     path.write_bytes(b"one\n")
-    before = len(os.listdir("/proc/self/fd"))
+    before = _open_files()
     made = Snapshot([path] * 5)
-    assert len(os.listdir("/proc/self/fd")) == before + 5
+    assert _open_files() == before + 5
     del made
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert _open_files() == before
