@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from coral.model.principal import Kind, Principal, Role
@@ -35,6 +36,7 @@ def ask(
     )
 
 
+@functools.cache
 def policies(*texts: str) -> Policies:
     """The default policies, and those texts as files named a.cedar, b.cedar and so on."""
     return load([default_source(), *(Source(name=f"{chr(97 + n)}.cedar", text=text) for n, text in enumerate(texts))])
