@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support import build
+from support import build, rpc
 from support.observe import counted, every_call_stored, observe
 from support.stack import Stack
 from support.target import running
@@ -42,3 +42,24 @@ def test_function_that_the_loader_has_too(stack: Stack) -> None:
         assert "__memcpy_" in refused.error()["hint"]
         explained = stack.cli.ok("debug", "info", target.service, "-f", "memcpy", "-o", "json").json()
         assert [image["library"] for image in explained["images"]] == ["libc.so.6"]
+
+
+def test_library_that_only_one_service_has_loaded(stack: Stack, tmp_path: Path) -> None:
+    """Its probes are for all who map it, also the first time, when a reader of Coral's has it mapped: no child is late."""
+    library = build.c_library("shared")
+    program = shutil.copy2(build.c_user_of(library, "user"), tmp_path)
+    (tmp_path / library.name).write_bytes(library.read_bytes())
+    with running(Path(program), "--calls", 10, "--children", 9) as target:
+        session = observe(stack, target, f"{library.name}!shared_work")
+    assert counted(session.ledger) == every_call_stored(100)
+
+
+def test_children_that_end_while_they_are_probed(stack: Stack) -> None:
+    """Where each process needs links of its own, children that end before they have them harm neither agent nor program."""
+    program = build.c_user_of(build.c_library("shared"), "user")
+    with running(program, "--children", 300, "--calls", 1_000_000) as target:
+        session_id = rpc.attach(stack.colony, target.service, "libc.so.6!malloc_trim").session_id
+        assert target.run()["wrong"] == 0
+        document = stack.cli.stop(session_id)
+        assert (document["status"], document["ledger"]["balanced"]) == ("detached", True)
+        assert target.finish() == 0

@@ -23,6 +23,7 @@ from coral.model.errors import CoralError, FailedPrecondition, NotFound, Permiss
 from coral.model.probe import Mode
 from coral.model.session import Instance, InstanceStatus
 from coral.model.site import Site
+from coral.procfs.maps import maps_privately
 from coral.procfs.process import Process, ProcessGone, ProcessId
 from coral.procfs.stat import read_stat
 from coral.procfs.table import Entry
@@ -121,7 +122,7 @@ class Attacher:
                 return
             try:
                 group.attachments[tracked.id.pid] = await self._link(collector, group, tracked.id.pid)
-            except FailedPrecondition as error:
+            except CoralError as error:  # it may have ended meanwhile, too
                 collector.update(tracked, status=InstanceStatus.FAILED, reason=error.message)
             else:
                 collector.update(tracked, reason=f"{tracked.instance.reason}; its calls count from a moment after the fork")
@@ -270,7 +271,8 @@ class Attacher:
         where a service runs the same Python; both from processes that have changed their code.
         """
         if located.shared:
-            if _mapped_by(located.key, self._processes.pids() - set(service_pids)):
+            others = self._processes.pids() - set(service_pids)
+            if any(maps_privately(pid, located.key.inode) for pid in others):
                 return True
             mine: Iterable[int] = service_pids
         else:
@@ -344,16 +346,3 @@ def _has_patched(pid: int, located: Located) -> bool:
         return patched(pid, located.key, located.plan.sites) != []
     except (ProcessGone, PermissionDenied):
         return False
-
-
-def _mapped_by(key: ImageKey, pids: Iterable[int]) -> bool:
-    """Whether one of these processes maps the file, so that a probe in it would cost it something."""
-    needle = f" {key.inode} ".encode()
-    for pid in pids:
-        try:
-            text = Path(f"/proc/{pid}/maps").read_bytes()
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue
-        if needle in text:
-            return True
-    return False

@@ -136,6 +136,26 @@ def modules(pid: int) -> list[Module]:
     ]
 
 
+def maps_privately(pid: int, inode: int, *, proc: Path = PROC) -> bool:
+    """Whether a process maps a file as private, so that a probe in the file would be in the process too.
+
+    A file that is shared gets none (``valid_vma`` of kernel/events/uprobes.c): so do Coral's own readers map what they read.
+
+    Args:
+        pid: The process; one that is gone maps nothing.
+        inode: Of the file; its device is another one in /proc/PID/maps than in stat(2) on overlayfs and btrfs.
+        proc: Where proc is mounted.
+    """
+    try:
+        text = (proc / str(pid) / "maps").read_bytes()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+    needle = f" {inode} ".encode()
+    if needle not in text:
+        return False
+    return any(mapping.inode == inode and not mapping.shared for mapping in parse_maps(text))
+
+
 def addresses_of(mappings: Iterable[Mapping], offset: FileOffset) -> list[Address]:
     """Everywhere the process executes what is at this place of the file: dlmopen(3) maps a library once more.
 

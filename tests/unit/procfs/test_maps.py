@@ -15,7 +15,7 @@ from support.actors import Actor
 from coral.model.addresses import FileOffset
 from coral.model.errors import FailedPrecondition
 from coral.procfs.files import ProcessGone
-from coral.procfs.maps import Mapping, addresses_of, modules, open_module, parse_maps, read_maps
+from coral.procfs.maps import Mapping, addresses_of, maps_privately, modules, open_module, parse_maps, read_maps
 from coral.procfs.memory import read_memory
 
 
@@ -66,6 +66,19 @@ def test_the_modules_of_a_program(actor_path: Path) -> None:
         program = found["actor"]
         assert (program.path, program.device, program.inode) == (str(actor_path), status.st_dev, status.st_ino)
         assert [m for m in read_maps(actor.pid) if m.inode == status.st_ino] == list(program.mappings)
+
+
+def test_who_only_reads_a_file_through_a_shared_mapping_would_not_be_probed(tmp_path: Path) -> None:
+    """As the agent's own readers do: a library that no other service maps is attached by its file, whoever reads it."""
+    path = tmp_path / "library"
+    path.write_bytes(b"x" * 4096)
+    inode = path.stat().st_ino
+    with path.open("rb") as file:
+        assert not maps_privately(os.getpid(), inode)
+        with mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ):
+            assert not maps_privately(os.getpid(), inode)
+            with mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ):
+                assert maps_privately(os.getpid(), inode)
 
 
 def test_an_executable_mapping_of_something_else_is_no_module(tmp_path: Path) -> None:
