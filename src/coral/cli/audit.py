@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from coral.cli.times import local_clock, rfc3339
 from coral.client.audit import AuditClient
 from coral.client.colony import ColonyClient
 from coral.model.errors import FailedPrecondition
+from coral.model.text import printable
 from coral.wire._generated.colony.v1 import audit_pb2
 from coral.wire.convert import timestamp_ns
 
@@ -66,7 +68,10 @@ async def write_export(options: Globals, path: Path | None) -> None:
     async with ColonyClient(options.endpoint()) as colony:
         if path is None:
             async for lines in AuditClient(colony).export():
-                emit_bytes(lines)
+                if sys.stdout.isatty():  # a colony that is not what it seems could send anything
+                    emit("".join(f"{printable(line)}\n" for line in lines.decode(errors="replace").splitlines()))
+                else:
+                    emit_bytes(lines)
             return
         count = 0
         try:
@@ -106,7 +111,7 @@ def emit_verified(options: Globals, copies: Mapping[str, Document], *, checkpoin
         if report["problem"] is None:
             emit(f"{name}: {report['records']:,} records, {span}, with {signed}: all as they were written.\n")
         else:
-            emit(f"{name}: {report['problem']['kind'].upper()}: {report['problem']['message']}\n")
+            emit(printable(f"{name}: {report['problem']['kind'].upper()}: {report['problem']['message']}") + "\n")
     if checkpoint is not None and ok:
         narrate(f"Newest checkpoint: record {checkpoint['sequence']}, hash {checkpoint['hash']}.")
     return 0 if ok else 1
