@@ -107,7 +107,8 @@ def test_service_list(stack: Stack, target: Target) -> None:
 def test_agent_list(stack: Stack) -> None:
     """The agent of coral dev is online, and says what it can do."""
     (agent,) = stack.cli.ok("agent", "list", "-o", "json").json()["items"]
-    assert keys(agent) == sorted(["agent_id", "address", "status", "version", "last_seen_at", "kernel", "methods", "lockdown"])
+    named = ("agent_id", "address", "status", "version", "last_seen_at", "kernel", "methods", "lockdown")
+    assert keys(agent) == sorted(named)
     assert (agent["agent_id"], agent["address"], agent["status"]) == ("agent-1", stack.agent, "online")
     assert TIME.fullmatch(agent["last_seen_at"])
     assert "uprobe_multi" in agent["methods"]
