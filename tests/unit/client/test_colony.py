@@ -57,7 +57,8 @@ def test_nobody_there() -> None:
             with pytest.raises(Unavailable) as caught:
                 await client.agents()
         assert caught.value.message == f"The colony at {address} cannot be reached: Connection refused."
-        assert caught.value.hint == "Start one with `coral dev`, or give --colony HOST:PORT, and --ca FILE for one that has TLS."
+        hint = "Start one with `coral dev`, or give --colony HOST:PORT, and --ca FILE for one that has TLS."
+        assert caught.value.hint == hint
 
     asyncio.run(run())
 
