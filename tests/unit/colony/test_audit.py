@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ import pytest
 
 from coral.colony.audit import Audit, Entry, table
 from coral.colony.audit.folding import ADDRESSES, KINDS, WINDOW_S, Folding
+from coral.colony.audit.retention import prune
 from coral.colony.store.database import Database
 from coral.colony.store.schema import CONTROL
 from coral.model.errors import FailedPrecondition, NotFound, Unauthenticated, Unavailable
@@ -444,3 +446,23 @@ def test_a_disk_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert audit.writer.head.sequence == 2
 
     asyncio.run(run())
+
+
+def test_records_that_come_while_old_ones_are_looked_for_stay(tmp_path: Path) -> None:
+    """A log that is pruned in its first moments keeps what is written meanwhile."""
+
+    async def run() -> None:
+        async with _log(tmp_path) as audit:
+            entries = [audit.entry(ANN, "ListAgents") for _ in range(50)]
+            pruned = asyncio.create_task(prune(audit, retention_s=3600, now_ns=time.time_ns()))
+            await asyncio.sleep(0)  # so that it looks first
+            written = asyncio.gather(*(audit.before(entry) for entry in entries))
+            await asyncio.sleep(0)
+            time.sleep(0.2)  # noqa: ASYNC251  (a busy loop: the log's thread is ahead of it)
+            assert await pruned == 1
+            await written
+            assert [report.problem for report in await _check(audit)] == [None, None]
+
+    asyncio.run(run())
+    assert [record.action for record in _copied(tmp_path)].count("ListAgents") == 50
+    assert _rows(tmp_path) == _copied(tmp_path)

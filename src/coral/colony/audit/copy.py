@@ -145,8 +145,8 @@ class Copy:
             OSError: One could not be.
         """
         kept = full_files(self.folder)
-        following = [*(first for first, _ in kept[1:]), self.first() or sequence]
-        for (_, path), next_first in zip(kept, following, strict=True):
+        beginnings = [*(first for first, _ in kept), self.first() or sequence]
+        for (_, path), next_first in zip(kept, beginnings[1:], strict=True):
             if next_first <= sequence:
                 path.unlink()
         self._sync_folder()

@@ -48,12 +48,16 @@ async def prune(audit: Audit, *, retention_s: int, now_ns: int) -> int:
     writer, copy = audit.writer, audit.copy
     cutoff = time_text(now_ns - retention_s * 10**9)
     if copy is None:
-        first = await audit.database.read(lambda cursor: table.first_since(cursor, cutoff))
+        following = writer.head.sequence + 1  # taken first: what is written from here on is new, and stays
+        first = await audit.database.read(lambda cursor: table.first_since(cursor, cutoff)) or following
     else:
         aside = time_text(now_ns - retention_s * 10**9 // _PARTS)
-        first = await asyncio.wrap_future(writer.between(lambda: _first_kept(copy, cutoff, aside)))
-    # What is signed now comes after all that is there.
-    first = first or writer.head.sequence + 1
+
+        def looked_up() -> int:
+            # In the writer's thread, so that no record comes between the look and the number after the last one.
+            return _first_kept(copy, cutoff, aside) or writer.head.sequence + 1
+
+        first = await asyncio.wrap_future(writer.between(looked_up))
     if first <= writer.begins:
         return writer.begins
     await audit.keep_from(first)
