@@ -109,7 +109,7 @@ def test_nothing_is_left_after_the_terminal_closed(tmp_path: Path) -> None:
             os.close(terminal)
             os.close(master)
             os.kill(process.pid, signal.SIGHUP)  # what the kernel sends to the session of a terminal that hung up
-            process.wait(15)
+            process.wait(30)
             wait_until_restored(target.pid, 5)
             assert gone(children)
         assert list(tmp_path.iterdir()) == []

@@ -75,7 +75,7 @@ def run(images: list[Seed], *, seed: int, count: int, jobs: int, first: int = 0)
     """Runs cases in ``jobs`` processes; one that dies is replaced and goes on with the next case."""
     report = Report(seed=seed, cases=count)
     start = time.monotonic()
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # a fork would have the memory of this process within its limits
     running: dict[Connection, tuple[multiprocessing.process.BaseProcess, range]] = {}
 
     def spawn(numbers: range) -> None:
