@@ -113,8 +113,8 @@ def test_deadline_without_a_colony(split: SplitStack) -> None:
 
 def test_agent_killed(split: SplitStack) -> None:
     """After the agent's death a new collector goes on, one unknown interval covers the absence, and attach exits 6."""
-    with at_4000_per_second(6) as target:
-        attach = split.cli.start("debug", "attach", target.service, "-f", "work", "-d", "9s", "-o", "json")
+    with at_4000_per_second(10) as target:
+        attach = split.cli.start("debug", "attach", target.service, "-f", "work", "-d", "13s", "-o", "json")
         session = rpc.wait_for_session(split.colony, service_name=target.service, status="active")
         target.go()
         wait_for_stored(split, session.session_id, RATE // 2)
