@@ -131,7 +131,7 @@ def test_agent_killed(split: SplitStack) -> None:
         back = time.time()
         assert rpc.sessions(split.colony, session_id=session.session_id)[0].status == "active"
         wait_for_stored(split, session.session_id, RATE)
-        assert target.line()["returned"] == 6 * RATE
+        assert target.line()["returned"] == 10 * RATE
         stdout, stderr = attach.communicate(timeout=20)
         assert changed_text(target.pid) == []
         assert target.finish() == 9
