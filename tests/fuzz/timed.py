@@ -31,7 +31,7 @@ def run(case: Case, *, seed: int, seconds: float, jobs: int = 2) -> Report:
     """Runs cases until the time is up; a process that dies is a defect, and is replaced.
 
     Args:
-        case: What to do; it is called in processes forked from this one.
+        case: What to do; it is called in new processes, so a function of a module.
         seed: From which every case can be made again: case N gets ``random.Random(f"{seed}:{N}")``.
         seconds: For how long.
         jobs: In how many processes.
@@ -39,12 +39,12 @@ def run(case: Case, *, seed: int, seconds: float, jobs: int = 2) -> Report:
     report = Report(seed=seed)
     start = time.monotonic()
     until = start + seconds
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # after gRPC has started here, what is forked may never get going
     running: dict[Connection, tuple[multiprocessing.process.BaseProcess, int]] = {}
 
     def spawn(first: int) -> None:
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(theirs, case, seed, first, jobs, until), daemon=True)
+        process = context.Process(target=_work, args=(theirs, case, seed, first, jobs, until - time.monotonic()), daemon=True)
         process.start()
         theirs.close()
         running[ours] = (process, first)
@@ -80,8 +80,9 @@ def run(case: Case, *, seed: int, seconds: float, jobs: int = 2) -> Report:
     return report
 
 
-def _work(results: Connection, case: Case, seed: int, first: int, step: int, until: float) -> None:
-    """A process of a run."""
+def _work(results: Connection, case: Case, seed: int, first: int, step: int, seconds: float) -> None:
+    """A process of a run; its time begins when it has got going."""
+    until = time.monotonic() + seconds
     limit = peak_bytes() + GROWTH_BYTES
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
