@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 from concurrent.futures import ProcessPoolExecutor
@@ -35,7 +36,8 @@ def all_plans(path: Path, *, every: int = 1, processes: int = 2) -> list[Functio
     if kept.exists():
         found: list[FunctionPlan] = pickle.loads(kept.read_bytes())
         return found
-    with ProcessPoolExecutor(processes) as pool:
+    # Not forked: where gRPC's threads run, as in a run of all tests, a forked process may never get going.
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         count = len(functions(_open(path)))
         parts = [pool.submit(_plans, path, start, every) for start in range(0, count, _CHUNK * every)]
         found = [plan for part in parts for plan in part.result()]

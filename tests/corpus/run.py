@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -59,7 +60,8 @@ def results(images: list[Image], *, every: int, processes: int) -> Iterator[tupl
         processes: How many work at the same time.
     """
     version = code_version()
-    with ProcessPoolExecutor(processes) as pool:
+    # Not forked: where gRPC's threads run, as in a run of all tests, a forked process may never get going.
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         counts = {image.name: pool.submit(_count, image) for image in images}
         waiting: dict[str, int] = {}
         parts: dict[Future[list[Outcome]], Image] = {}
