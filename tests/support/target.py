@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from support.build import BUILD
+
 _ids = itertools.count(1)
 
 
@@ -89,7 +91,8 @@ def running(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "CORAL_SERVICE": name, **(env or {})},
+        # What a program that was built with -pg writes at its end belongs beside the built ones, not where the tests run.
+        env={**os.environ, "CORAL_SERVICE": name, "GMON_OUT_PREFIX": str(BUILD / "gmon"), **(env or {})},
     )
     target = Target(process, name)
     try:
