@@ -4,6 +4,9 @@
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
+# Byte code of what is here is kept (and ignored by git), else every process that is started compiles Coral anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv/bin
 PYTHON := $(VENV)/python
 # What the Go command may do here: build from this checkout, offline, with the pinned toolchain.

@@ -149,8 +149,10 @@ if [ "$(.bootstrap/venv/bin/uv --version 2>/dev/null | cut -d' ' -f2)" != $uv_ve
   .bootstrap/venv/bin/python -m pip install -q --only-binary :all: "uv==$uv_version" >&2 || unreachable
 fi
 say "Setting up .venv for '$purpose' with $python"
-# --inexact: what another purpose installed stays.
-.bootstrap/venv/bin/uv sync -q --frozen --inexact --no-default-groups "${groups[@]}" --python "$python" >&2 || unreachable
+# --inexact: what another purpose installed stays. Byte code is made here and now: where PYTHONDONTWRITEBYTECODE is set, as in many
+# container images, each start of a daemon would else compile a thousand modules, which is most of what a start costs.
+.bootstrap/venv/bin/uv sync -q --frozen --inexact --compile-bytecode --no-default-groups "${groups[@]}" --python "$python" >&2 || unreachable
+.venv/bin/python -m compileall -q src
 # Each purpose holds those before it.
 for covered in setup demo test check corpus; do
   echo "$inputs" >".bootstrap/$covered.stamp"
