@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -132,41 +131,34 @@ def assert_durations(events: Sequence[dict[str, Any]], timings: Sequence[dict[st
 
     The two measurements bracket the event's own: entry site, first look at the clock in the function, last look, exit site.
     So no event may be longer than the caller's time, none shorter than the function's; and calls over 1 ms are within 5 % or
-    0.2 ms of the caller's time, except for what the scheduler did between the two looks at the clock.
+    0.2 ms of the caller's time, but for how long the caller waited for a processor. One call in twenty may be further away:
+    what a hypervisor takes from the machine is in no figure of the program.
 
     Args:
         events: Of one caller, in the order of their timestamps.
         timings: Of its calls, in their order.
     """
     assert len(events) == len(timings)
+    far = []
     for event, timing in zip(events, timings, strict=True):
-        assert timing["inner_ns"] <= event["duration_ns"] <= timing["outer_ns"], (event, timing)
+        duration_ns, outer_ns = event["duration_ns"], timing["outer_ns"]
+        assert timing["inner_ns"] <= duration_ns <= outer_ns, (event, timing)
         assert timing["wall_from_ns"] - SLACK_NS <= wall_ns(event["timestamp"]) <= timing["wall_to_ns"] + SLACK_NS
-    assert_near([event["duration_ns"] for event in events], [timing["outer_ns"] for timing in timings])
-
-
-def assert_near(durations_ns: Sequence[int], outer_ns: Sequence[int]) -> None:
-    """Of the calls over 1 ms, at least 95 in 100 are within 5 % or 0.2 ms of what their caller measured.
-
-    The rest may have lost the processor between the caller's clock and the probe. Where files of tests run at once, and
-    compilers and servers beside the program, one in ten has to do.
-    """
-    share = 0.1 if "PYTEST_XDIST_WORKER" in os.environ else 0.95
-    pairs = [(seen, outer) for seen, outer in zip(durations_ns, outer_ns, strict=True) if outer > 1_000_000]
-    near = sum(outer - seen <= max(0.05 * outer, 200_000) for seen, outer in pairs)
-    assert pairs
-    assert near >= share * len(pairs), f"only {near} of {len(pairs)}"
+        if outer_ns > 1_000_000 and outer_ns - duration_ns > max(0.05 * outer_ns, 200_000) + timing["waited_ns"]:
+            far.append((event, timing))
+    assert len(far) <= (len(events) + 10) // 20, far
 
 
 def assert_ranked_durations(events: Sequence[dict[str, Any]], timings: Sequence[dict[str, int]]) -> None:
     """As ``assert_durations``, for several callers at once: which event belongs to which call is not known, but when every
-    event lies between two measurements, so do the sorted ones.
+    event lies between two measurements, so do the sorted ones; and what all of them lack is what the callers waited.
     """
     seen = sorted(event["duration_ns"] for event in events)
     inner, outer = (sorted(timing[side] for timing in timings) for side in ("inner_ns", "outer_ns"))
     assert len(seen) == len(timings)
     assert all(low <= middle <= high for low, middle, high in zip(inner, seen, outer, strict=True))
-    assert_near(seen, outer)
+    waited_ns = sum(timing["waited_ns"] for timing in timings)
+    assert sum(outer) - sum(seen) <= sum(max(0.05 * outer_ns, 200_000) for outer_ns in outer) + waited_ns
 
 
 def assert_stored_once(stack: Stack, document: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ PROBED int work(int x)
 struct timing {
     int64_t inner_ns;     /* from the first to the last thing that slow() does */
     int64_t outer_ns;     /* from before to after the call */
+    int64_t waited_ns;    /* how much of that the thread waited for a processor, at most */
     int64_t wall_from_ns; /* wall clock before it returned */
     int64_t wall_to_ns;   /* wall clock after it returned */
 };
@@ -70,18 +71,20 @@ int main(int argc, char **argv)
         /* 1 ms to the maximum, in an order that is not sorted */
         int64_t step = (i * 7) % slow_calls;
         int64_t ns = 1000000 + (slow_calls > 1 ? (slow_max_ns - 1000000) * step / (slow_calls - 1) : slow_max_ns - 1000000);
-        int64_t before = clock_ns(CLOCK_MONOTONIC);
+        int64_t waited = waited_ns(), before = clock_ns(CLOCK_MONOTONIC);
         slow(ns, &timings[i]);
         timings[i].outer_ns = clock_ns(CLOCK_MONOTONIC) - before;
         timings[i].wall_to_ns = clock_ns(CLOCK_REALTIME);
+        timings[i].waited_ns = waited_ns() - waited;
     }
     int64_t wall_to = clock_ns(CLOCK_REALTIME);
 
     printf("{\"calls\":%ld,\"returned\":%ld,\"wrong\":%d,\"wall_from_ns\":%ld,\"wall_to_ns\":%ld,\"slow\":[",
            (long)counters->calls, (long)counters->returned, wrong, (long)wall_from, (long)wall_to);
     for (int64_t i = 0; i < slow_calls; i++)
-        printf("%s{\"inner_ns\":%ld,\"outer_ns\":%ld,\"wall_from_ns\":%ld,\"wall_to_ns\":%ld}", i ? "," : "",
-               (long)timings[i].inner_ns, (long)timings[i].outer_ns, (long)timings[i].wall_from_ns, (long)timings[i].wall_to_ns);
+        printf("%s{\"inner_ns\":%ld,\"outer_ns\":%ld,\"waited_ns\":%ld,\"wall_from_ns\":%ld,\"wall_to_ns\":%ld}", i ? "," : "",
+               (long)timings[i].inner_ns, (long)timings[i].outer_ns, (long)timings[i].waited_ns, (long)timings[i].wall_from_ns,
+               (long)timings[i].wall_to_ns);
     report("]}");
     return finish(argc, argv);
 }

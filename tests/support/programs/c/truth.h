@@ -7,6 +7,7 @@
 #ifndef TRUTH_H
 #define TRUTH_H
 
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -30,6 +31,18 @@ static inline void sleep_ns(int64_t ns)
     struct timespec t = {ns / 1000000000, ns % 1000000000};
     while (clock_nanosleep(CLOCK_MONOTONIC, 0, &t, &t) != 0)
         ;
+}
+
+/* How long this thread could have run and did not get a processor, since it began: /proc/thread-self/schedstat, second field. */
+static inline int64_t waited_ns(void)
+{
+    char line[96] = "";
+    int fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+    long long ran, waited;
+    if (fd < 0 || read(fd, line, sizeof line - 1) <= 0 || sscanf(line, "%lld %lld", &ran, &waited) != 2)
+        abort();
+    close(fd);
+    return waited;
 }
 
 static inline void await_line(void)

@@ -198,7 +198,7 @@ WHOLE long throws_odd(long x)
 }
 
 struct Timing {
-    int64_t inner_ns, outer_ns, wall_from_ns, wall_to_ns;
+    int64_t inner_ns, outer_ns, waited_ns, wall_from_ns, wall_to_ns;
 };
 
 static std::vector<Timing> timings;
@@ -693,10 +693,11 @@ int main(int argc, char **argv)
     terminations(option(argc, argv, "children", 4));
     for (int64_t i = 0; i < option(argc, argv, "slow", 10); i++) {
         Timing timing = {};
-        int64_t before = clock_ns(CLOCK_MONOTONIC);
+        int64_t waited = waited_ns(), before = clock_ns(CLOCK_MONOTONIC);
         CALL(slows, slow_catch((1 + i * 7 % 10) * 1000000, &timing));
         timing.outer_ns = clock_ns(CLOCK_MONOTONIC) - before;
         timing.wall_to_ns = clock_ns(CLOCK_REALTIME);
+        timing.waited_ns = waited_ns() - waited;
         timings.push_back(timing);
     }
 #ifdef TRAPS
@@ -715,8 +716,8 @@ int main(int argc, char **argv)
             printf(",\"%s\":[%ld,%ld]", names[id], counts[id].entered.load(), counts[id].returned.load());
     printf(",\"timings\":[");
     for (size_t i = 0; i < timings.size(); i++)
-        printf("%s{\"inner_ns\":%ld,\"outer_ns\":%ld,\"wall_from_ns\":%ld,\"wall_to_ns\":%ld}", i ? "," : "", timings[i].inner_ns,
-               timings[i].outer_ns, timings[i].wall_from_ns, timings[i].wall_to_ns);
+        printf("%s{\"inner_ns\":%ld,\"outer_ns\":%ld,\"waited_ns\":%ld,\"wall_from_ns\":%ld,\"wall_to_ns\":%ld}", i ? "," : "",
+               timings[i].inner_ns, timings[i].outer_ns, timings[i].waited_ns, timings[i].wall_from_ns, timings[i].wall_to_ns);
     report("]}");
     await_line();
     if (option(argc, argv, "terminate", 0))

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -30,6 +31,7 @@ var entered, returned, left, wrong atomic.Int64
 type timing struct {
 	Inner    int64 `json:"inner_ns"`
 	Outer    int64 `json:"outer_ns"`
+	Waited   int64 `json:"waited_ns"` // for a processor, of all threads: a goroutine may change its own
 	WallFrom int64 `json:"wall_from_ns"`
 	WallTo   int64 `json:"wall_to_ns"`
 }
@@ -177,11 +179,34 @@ func slowCalls(timings []timing) {
 	for i := range timings {
 		// 1 ms to 50 ms, in an order that is not sorted
 		d := time.Millisecond + 49*time.Millisecond*time.Duration((i*7)%len(timings))/time.Duration(len(timings))
+		waited := waitedForProcessor()
 		before := time.Now()
 		count(func() { Slow(d, &timings[i]) })
 		timings[i].Outer = int64(time.Since(before))
 		timings[i].WallTo = time.Now().UnixNano()
+		timings[i].Waited = waitedForProcessor() - waited
 	}
+}
+
+// waitedForProcessor is how long all threads together could have run and did not, in ns: /proc/PID/task/TID/schedstat.
+func waitedForProcessor() int64 {
+	threads, err := filepath.Glob("/proc/self/task/*/schedstat")
+	if err != nil {
+		panic(err)
+	}
+	var all int64
+	for _, thread := range threads {
+		line, err := os.ReadFile(thread)
+		if err != nil {
+			panic(err) // Go keeps its threads
+		}
+		var ran, waited int64
+		if _, err := fmt.Sscan(string(line), &ran, &waited); err != nil {
+			panic(err)
+		}
+		all += waited
+	}
+	return all
 }
 
 func run() map[string]any {
