@@ -38,6 +38,7 @@ class AttachUprobeRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     ACCEPT_COST_FIELD_NUMBER: _builtins.int
+    AUTHORISED_FIELD_NUMBER: _builtins.int
     service_name: _builtins.str
     function_name: _builtins.str
     agent_id: _builtins.str
@@ -54,6 +55,10 @@ class AttachUprobeRequest(_message.Message):
     def config(self) -> _ebpf_pb2.UprobeConfig: ...
     @_builtins.property
     def filter(self) -> _ebpf_pb2.UprobeFilter: ...
+    @_builtins.property
+    def authorised(self) -> _ebpf_pb2.AuthorisedFunctions:
+        """the colony's own note, in what it keeps; ignored in what is sent"""
+
     def __init__(
         self,
         *,
@@ -66,10 +71,11 @@ class AttachUprobeRequest(_message.Message):
         filter: _ebpf_pb2.UprobeFilter | None = ...,
         reason: _builtins.str = ...,
         accept_cost: _builtins.bool = ...,
+        authorised: _ebpf_pb2.AuthorisedFunctions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "duration", b"duration", "filter", b"filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authorised", b"authorised", "config", b"config", "duration", b"duration", "filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_cost", b"accept_cost", "agent_id", b"agent_id", "config", b"config", "duration", b"duration", "filter", b"filter", "function_name", b"function_name", "reason", b"reason", "sdk_addr", b"sdk_addr", "service_name", b"service_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_cost", b"accept_cost", "agent_id", b"agent_id", "authorised", b"authorised", "config", b"config", "duration", b"duration", "filter", b"filter", "function_name", b"function_name", "reason", b"reason", "sdk_addr", b"sdk_addr", "service_name", b"service_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63oral/colony/v1/registry.proto\x12\x0f\x63oral.colony.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x01\n\x14RegisterAgentRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x10\n\x08hostname\x18\x04 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x05 \x01(\t\x12.\n\x08services\x18\x06 \x03(\x0b\x32\x1c.coral.colony.v1.ServiceInfo\x12\x0e\n\x06kernel\x18\x07 \x01(\t\x12\x0f\n\x07methods\x18\x08 \x03(\t\x12\x10\n\x08lockdown\x18\t \x01(\t\"<\n\x15RegisterAgentResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x14\n\x0cheartbeat_ms\x18\x02 \x01(\x03\"\xcc\x01\n\x10HeartbeatRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12.\n\x08services\x18\x03 \x03(\x0b\x32\x1c.coral.colony.v1.ServiceInfo\x12\x12\n\ncollectors\x18\x04 \x03(\t\x12\x10\n\x08starting\x18\x05 \x03(\t\x12/\n\x08refusals\x18\x06 \x03(\x0b\x32\x1d.coral.colony.v1.AgentRefusal\x12\x10\n\x08lockdown\x18\x07 \x01(\t\"\x9a\x01\n\x0c\x41gentRefusal\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x0c\n\x04\x63ode\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\r\n\x05\x63ount\x18\x07 \x01(\r\"+\n\x11HeartbeatResponse\x12\x16\n\x0eregister_again\x18\x01 \x01(\x08\"\x8a\x01\n\x0bServiceInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x11\n\tinstances\x18\x03 \x01(\r\x12\x13\n\x0bsdk_enabled\x18\x04 \x01(\x08\x12\x10\n\x08sdk_addr\x18\x05 \x01(\t\x12\x13\n\x0bsdk_version\x18\x06 \x01(\t\x12\x0c\n\x04rule\x18\x07 \x01(\t\"\x13\n\x11ListAgentsRequest\"<\n\x12ListAgentsResponse\x12&\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x16.coral.colony.v1.Agent\"\xd3\x01\n\x05\x41gent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x30\n\x0clast_seen_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06kernel\x18\x06 \x01(\t\x12\x0f\n\x07methods\x18\x07 \x03(\t\x12\x10\n\x08hostname\x18\x08 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\t \x01(\t\x12\x10\n\x08lockdown\x18\n \x01(\t\"#\n\x13ListServicesRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"F\n\x14ListServicesResponse\x12.\n\x08services\x18\x01 \x03(\x0b\x32\x1c.coral.colony.v1.ServiceInfo2\xf9\x02\n\x0fRegistryService\x12^\n\rRegisterAgent\x12%.coral.colony.v1.RegisterAgentRequest\x1a&.coral.colony.v1.RegisterAgentResponse\x12R\n\tHeartbeat\x12!.coral.colony.v1.HeartbeatRequest\x1a\".coral.colony.v1.HeartbeatResponse\x12U\n\nListAgents\x12\".coral.colony.v1.ListAgentsRequest\x1a#.coral.colony.v1.ListAgentsResponse\x12[\n\x0cListServices\x12$.coral.colony.v1.ListServicesRequest\x1a%.coral.colony.v1.ListServicesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63oral/colony/v1/registry.proto\x12\x0f\x63oral.colony.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x01\n\x14RegisterAgentRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x10\n\x08hostname\x18\x04 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x05 \x01(\t\x12.\n\x08services\x18\x06 \x03(\x0b\x32\x1c.coral.colony.v1.ServiceInfo\x12\x0e\n\x06kernel\x18\x07 \x01(\t\x12\x0f\n\x07methods\x18\x08 \x03(\t\x12\x10\n\x08lockdown\x18\t \x01(\t\"<\n\x15RegisterAgentResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x14\n\x0cheartbeat_ms\x18\x02 \x01(\x03\"\xcc\x01\n\x10HeartbeatRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12.\n\x08services\x18\x03 \x03(\x0b\x32\x1c.coral.colony.v1.ServiceInfo\x12\x12\n\ncollectors\x18\x04 \x03(\t\x12\x10\n\x08starting\x18\x05 \x03(\t\x12/\n\x08refusals\x18\x06 \x03(\x0b\x32\x1d.coral.colony.v1.AgentRefusal\x12\x10\n\x08lockdown\x18\x07 \x01(\t\"\x9a\x01\n\x0c\x41gentRefusal\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x0c\n\x04\x63ode\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\r\n\x05\x63ount\x18\x07 \x01(\r\"A\n\x11HeartbeatResponse\x12\x16\n\x0eregister_again\x18\x01 \x01(\x08\x12\x14\n\x0cheartbeat_ms\x18\x02 \x01(\x03\"\x8a\x01\n\x0bServiceInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x11\n\tinstances\x18\x03 \x01(\r\x12\x13\n\x0bsdk_enabled\x18\x04 \x01(\x08\x12\x10\n\x08sdk_addr\x18\x05 \x01(\t\x12\x13\n\x0bsdk_version\x18\x06 \x01(\t\x12\x0c\n\x04rule\x18\x07 \x01(\t\":\n\x11ListAgentsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x12ListAgentsResponse\x12&\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x16.coral.colony.v1.Agent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd3\x01\n\x05\x41gent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x30\n\x0clast_seen_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06kernel\x18\x06 \x01(\t\x12\x0f\n\x07methods\x18\x07 \x03(\t\x12\x10\n\x08hostname\x18\x08 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\t \x01(\t\x12\x10\n\x08lockdown\x18\n \x01(\t\"#\n\x13ListServicesRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"F\n\x14ListServicesResponse\x12.\n\x08services\x18\x01 \x03(\x0b\x32\x1c.coral.colony.v1.ServiceInfo2\xf9\x02\n\x0fRegistryService\x12^\n\rRegisterAgent\x12%.coral.colony.v1.RegisterAgentRequest\x1a&.coral.colony.v1.RegisterAgentResponse\x12R\n\tHeartbeat\x12!.coral.colony.v1.HeartbeatRequest\x1a\".coral.colony.v1.HeartbeatResponse\x12U\n\nListAgents\x12\".coral.colony.v1.ListAgentsRequest\x1a#.coral.colony.v1.ListAgentsResponse\x12[\n\x0cListServices\x12$.coral.colony.v1.ListServicesRequest\x1a%.coral.colony.v1.ListServicesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,19 +41,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTREFUSAL']._serialized_start=565
   _globals['_AGENTREFUSAL']._serialized_end=719
   _globals['_HEARTBEATRESPONSE']._serialized_start=721
-  _globals['_HEARTBEATRESPONSE']._serialized_end=764
-  _globals['_SERVICEINFO']._serialized_start=767
-  _globals['_SERVICEINFO']._serialized_end=905
-  _globals['_LISTAGENTSREQUEST']._serialized_start=907
-  _globals['_LISTAGENTSREQUEST']._serialized_end=926
-  _globals['_LISTAGENTSRESPONSE']._serialized_start=928
-  _globals['_LISTAGENTSRESPONSE']._serialized_end=988
-  _globals['_AGENT']._serialized_start=991
-  _globals['_AGENT']._serialized_end=1202
-  _globals['_LISTSERVICESREQUEST']._serialized_start=1204
-  _globals['_LISTSERVICESREQUEST']._serialized_end=1239
-  _globals['_LISTSERVICESRESPONSE']._serialized_start=1241
-  _globals['_LISTSERVICESRESPONSE']._serialized_end=1311
-  _globals['_REGISTRYSERVICE']._serialized_start=1314
-  _globals['_REGISTRYSERVICE']._serialized_end=1691
+  _globals['_HEARTBEATRESPONSE']._serialized_end=786
+  _globals['_SERVICEINFO']._serialized_start=789
+  _globals['_SERVICEINFO']._serialized_end=927
+  _globals['_LISTAGENTSREQUEST']._serialized_start=929
+  _globals['_LISTAGENTSREQUEST']._serialized_end=987
+  _globals['_LISTAGENTSRESPONSE']._serialized_start=989
+  _globals['_LISTAGENTSRESPONSE']._serialized_end=1074
+  _globals['_AGENT']._serialized_start=1077
+  _globals['_AGENT']._serialized_end=1288
+  _globals['_LISTSERVICESREQUEST']._serialized_start=1290
+  _globals['_LISTSERVICESREQUEST']._serialized_end=1325
+  _globals['_LISTSERVICESRESPONSE']._serialized_start=1327
+  _globals['_LISTSERVICESRESPONSE']._serialized_end=1397
+  _globals['_REGISTRYSERVICE']._serialized_start=1400
+  _globals['_REGISTRYSERVICE']._serialized_end=1777
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63oral/mesh/v1/ebpf.proto\x12\rcoral.mesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x98\x02\n\x1bStartUprobeCollectorRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x14\n\x0cservice_name\x18\x02 \x01(\t\x12\x15\n\rfunction_name\x18\x03 \x01(\t\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x06\x63onfig\x18\x05 \x01(\x0b\x32\x1b.coral.mesh.v1.UprobeConfig\x12\x10\n\x08sdk_addr\x18\x06 \x01(\t\x12\x12\n\nsession_id\x18\x64 \x01(\t\x12+\n\x06\x66ilter\x18\x65 \x01(\x0b\x32\x1b.coral.mesh.v1.UprobeFilter\x12\r\n\x05\x61\x63tor\x18\x66 \x01(\t\"s\n\x0cUprobeConfig\x12\x14\n\x0c\x63\x61pture_args\x18\x01 \x01(\x08\x12\x16\n\x0e\x63\x61pture_return\x18\x02 \x01(\x08\x12\x13\n\x0bsample_rate\x18\x03 \x01(\r\x12\x12\n\nmax_events\x18\x04 \x01(\r\x12\x0c\n\x04mode\x18\x64 \x01(\t\"\xa2\x01\n\x0cUprobeFilter\x12/\n\x0cmin_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x15max_events_per_second\x18\x03 \x01(\r\x12\x11\n\tcondition\x18\x64 \x01(\t\"\xb2\x01\n\x1cStartUprobeCollectorResponse\x12\x14\n\x0c\x63ollector_id\x18\x01 \x01(\t\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tsupported\x18\x03 \x01(\x08\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12*\n\tinstances\x18\x64 \x03(\x0b\x32\x17.coral.mesh.v1.Instance\"2\n\x1aStopUprobeCollectorRequest\x12\x14\n\x0c\x63ollector_id\x18\x01 \x01(\t\"{\n\x1bStopUprobeCollectorResponse\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12%\n\x06ledger\x18\x64 \x01(\x0b\x32\x15.coral.mesh.v1.Ledger\x12\x15\n\rlast_sequence\x18\x65 \x01(\x04\"\xb6\x01\n\x18QueryUprobeEventsRequest\x12\x14\n\x0c\x63ollector_id\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nmax_events\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x64 \x01(\t\"p\n\x19QueryUprobeEventsResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.coral.mesh.v1.EbpfEvent\x12\x10\n\x08has_more\x18\x02 \x01(\x08\x12\x17\n\x0fnext_page_token\x18\x64 \x01(\t\"\xb7\x01\n\tEbpfEvent\x12-\n\ttimestamp\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x63ollector_id\x18\x02 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x03 \x01(\t\x12\x14\n\x0cservice_name\x18\x04 \x01(\t\x12\x32\n\x0cuprobe_event\x18\x1e \x01(\x0b\x32\x1a.coral.mesh.v1.UprobeEventH\x00\x42\t\n\x07payload\"\xb6\x03\n\x0bUprobeEvent\x12-\n\ttimestamp\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x63ollector_id\x18\x02 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x03 \x01(\t\x12\x14\n\x0cservice_name\x18\x04 \x01(\t\x12\x15\n\rfunction_name\x18\x05 \x01(\t\x12\x12\n\nevent_type\x18\x06 \x01(\t\x12\x13\n\x0b\x64uration_ns\x18\x07 \x01(\x04\x12\x0b\n\x03pid\x18\x08 \x01(\x05\x12\x0b\n\x03tid\x18\t \x01(\x05\x12-\n\x04\x61rgs\x18\n \x03(\x0b\x32\x1f.coral.mesh.v1.FunctionArgument\x12\x38\n\x0creturn_value\x18\x0b \x01(\x0b\x32\".coral.mesh.v1.FunctionReturnValue\x12\x36\n\x06labels\x18\x0c \x03(\x0b\x32&.coral.mesh.v1.UprobeEvent.LabelsEntry\x12\x10\n\x08sequence\x18\x64 \x01(\x04\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"=\n\x10\x46unctionArgument\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\"[\n\x13\x46unctionReturnValue\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x10\n\x08is_error\x18\x03 \x01(\x08\x12\x15\n\rerror_message\x18\x04 \x01(\t\"I\n\x19StreamUprobeEventsRequest\x12\x14\n\x0c\x63ollector_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x04\"\xf1\x01\n\x10UprobeEventBatch\x12\x11\n\tarrow_ipc\x18\x01 \x01(\x0c\x12\x16\n\x0e\x66irst_sequence\x18\x02 \x01(\x04\x12\x15\n\rlast_sequence\x18\x03 \x01(\x04\x12%\n\x06ledger\x18\x04 \x01(\x0b\x32\x15.coral.mesh.v1.Ledger\x12*\n\tinstances\x18\x05 \x03(\x0b\x32\x17.coral.mesh.v1.Instance\x12\x14\n\x0c\x63ollector_id\x18\x06 \x01(\t\x12\r\n\x05\x66inal\x18\x07 \x01(\x08\x12\x0e\n\x06status\x18\x08 \x01(\t\x12\x13\n\x0breason_code\x18\t \x01(\t\"\xc8\x03\n\x06Ledger\x12\x0f\n\x07\x65ntered\x18\x01 \x01(\x04\x12\x10\n\x08returned\x18\x02 \x01(\x04\x12\x12\n\nunreturned\x18\x03 \x01(\x04\x12\x11\n\x04open\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\tno_return\x18\x05 \x01(\x04H\x01\x88\x01\x01\x12\x15\n\x08too_deep\x18\x06 \x01(\x04H\x02\x88\x01\x01\x12\x0f\n\x07\x65mitted\x18\x07 \x01(\x04\x12\x10\n\x08\x66iltered\x18\x08 \x01(\x04\x12\x13\n\x0bsampled_out\x18\t \x01(\x04\x12\x14\n\x0crate_limited\x18\n \x01(\x04\x12\x11\n\tring_lost\x18\x0b \x01(\x04\x12\x0e\n\x06stored\x18\x0c \x01(\x04\x12\x15\n\rqueue_dropped\x18\r \x01(\x04\x12\x12\n\nin_transit\x18\x0e \x01(\x04\x12\x16\n\x0eorphan_returns\x18\x0f \x01(\x04\x12\x39\n\x11unknown_intervals\x18\x10 \x03(\x0b\x32\x1e.coral.mesh.v1.UnknownInterval\x12\x15\n\x08\x62\x61lanced\x18\x11 \x01(\x08H\x03\x88\x01\x01\x12\x0e\n\x06unseen\x18\x12 \x01(\x04\x42\x07\n\x05_openB\x0c\n\n_no_returnB\x0b\n\t_too_deepB\x0b\n\t_balanced\"r\n\x0fUnknownInterval\x12(\n\x04\x66rom\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\"\xfb\x01\n\x08Instance\x12\x0b\n\x03pid\x18\x01 \x01(\x05\x12\x15\n\rstart_time_ns\x18\x02 \x01(\x03\x12\x12\n\nexecutable\x18\x03 \x01(\t\x12\x10\n\x08\x62uild_id\x18\x04 \x01(\t\x12\x10\n\x08image_id\x18\x05 \x01(\t\x12\x15\n\rfunction_name\x18\x06 \x01(\t\x12\x0e\n\x06status\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0e\n\x06method\x18\t \x01(\t\x12\"\n\x05sites\x18\n \x03(\x0b\x32\x13.coral.mesh.v1.Site\x12\x18\n\x0b\x65xit_status\x18\x0b \x01(\x05H\x00\x88\x01\x01\x42\x0e\n\x0c_exit_status\"4\n\x04Site\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t2\xb8\x03\n\x0c\x44\x65\x62ugService\x12o\n\x14StartUprobeCollector\x12*.coral.mesh.v1.StartUprobeCollectorRequest\x1a+.coral.mesh.v1.StartUprobeCollectorResponse\x12l\n\x13StopUprobeCollector\x12).coral.mesh.v1.StopUprobeCollectorRequest\x1a*.coral.mesh.v1.StopUprobeCollectorResponse\x12\x66\n\x11QueryUprobeEvents\x12\'.coral.mesh.v1.QueryUprobeEventsRequest\x1a(.coral.mesh.v1.QueryUprobeEventsResponse\x12\x61\n\x12StreamUprobeEvents\x12(.coral.mesh.v1.StreamUprobeEventsRequest\x1a\x1f.coral.mesh.v1.UprobeEventBatch0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63oral/mesh/v1/ebpf.proto\x12\rcoral.mesh.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x02\n\x1bStartUprobeCollectorRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x14\n\x0cservice_name\x18\x02 \x01(\t\x12\x15\n\rfunction_name\x18\x03 \x01(\t\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x06\x63onfig\x18\x05 \x01(\x0b\x32\x1b.coral.mesh.v1.UprobeConfig\x12\x10\n\x08sdk_addr\x18\x06 \x01(\t\x12\x12\n\nsession_id\x18\x64 \x01(\t\x12+\n\x06\x66ilter\x18\x65 \x01(\x0b\x32\x1b.coral.mesh.v1.UprobeFilter\x12\r\n\x05\x61\x63tor\x18\x66 \x01(\t\x12\x36\n\nauthorised\x18g \x01(\x0b\x32\".coral.mesh.v1.AuthorisedFunctions\"$\n\x13\x41uthorisedFunctions\x12\r\n\x05marks\x18\x01 \x03(\x0c\"s\n\x0cUprobeConfig\x12\x14\n\x0c\x63\x61pture_args\x18\x01 \x01(\x08\x12\x16\n\x0e\x63\x61pture_return\x18\x02 \x01(\x08\x12\x13\n\x0bsample_rate\x18\x03 \x01(\r\x12\x12\n\nmax_events\x18\x04 \x01(\r\x12\x0c\n\x04mode\x18\x64 \x01(\t\"\xa2\x01\n\x0cUprobeFilter\x12/\n\x0cmin_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x15max_events_per_second\x18\x03 \x01(\r\x12\x11\n\tcondition\x18\x64 \x01(\t\"\xb2\x01\n\x1cStartUprobeCollectorResponse\x12\x14\n\x0c\x63ollector_id\x18\x01 \x01(\t\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tsupported\x18\x03 \x01(\x08\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12*\n\tinstances\x18\x64 \x03(\x0b\x32\x17.coral.mesh.v1.Instance\"2\n\x1aStopUprobeCollectorRequest\x12\x14\n\x0c\x63ollector_id\x18\x01 \x01(\t\"{\n\x1bStopUprobeCollectorResponse\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12%\n\x06ledger\x18\x64 \x01(\x0b\x32\x15.coral.mesh.v1.Ledger\x12\x15\n\rlast_sequence\x18\x65 \x01(\x04\"\xb6\x01\n\x18QueryUprobeEventsRequest\x12\x14\n\x0c\x63ollector_id\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nmax_events\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x64 \x01(\t\"p\n\x19QueryUprobeEventsResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.coral.mesh.v1.EbpfEvent\x12\x10\n\x08has_more\x18\x02 \x01(\x08\x12\x17\n\x0fnext_page_token\x18\x64 \x01(\t\"\xb7\x01\n\tEbpfEvent\x12-\n\ttimestamp\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x63ollector_id\x18\x02 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x03 \x01(\t\x12\x14\n\x0cservice_name\x18\x04 \x01(\t\x12\x32\n\x0cuprobe_event\x18\x1e \x01(\x0b\x32\x1a.coral.mesh.v1.UprobeEventH\x00\x42\t\n\x07payload\"\xb6\x03\n\x0bUprobeEvent\x12-\n\ttimestamp\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x63ollector_id\x18\x02 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x03 \x01(\t\x12\x14\n\x0cservice_name\x18\x04 \x01(\t\x12\x15\n\rfunction_name\x18\x05 \x01(\t\x12\x12\n\nevent_type\x18\x06 \x01(\t\x12\x13\n\x0b\x64uration_ns\x18\x07 \x01(\x04\x12\x0b\n\x03pid\x18\x08 \x01(\x05\x12\x0b\n\x03tid\x18\t \x01(\x05\x12-\n\x04\x61rgs\x18\n \x03(\x0b\x32\x1f.coral.mesh.v1.FunctionArgument\x12\x38\n\x0creturn_value\x18\x0b \x01(\x0b\x32\".coral.mesh.v1.FunctionReturnValue\x12\x36\n\x06labels\x18\x0c \x03(\x0b\x32&.coral.mesh.v1.UprobeEvent.LabelsEntry\x12\x10\n\x08sequence\x18\x64 \x01(\x04\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"=\n\x10\x46unctionArgument\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\"[\n\x13\x46unctionReturnValue\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x10\n\x08is_error\x18\x03 \x01(\x08\x12\x15\n\rerror_message\x18\x04 \x01(\t\"I\n\x19StreamUprobeEventsRequest\x12\x14\n\x0c\x63ollector_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x04\"\x87\x02\n\x10UprobeEventBatch\x12\x11\n\tarrow_ipc\x18\x01 \x01(\x0c\x12\x16\n\x0e\x66irst_sequence\x18\x02 \x01(\x04\x12\x15\n\rlast_sequence\x18\x03 \x01(\x04\x12%\n\x06ledger\x18\x04 \x01(\x0b\x32\x15.coral.mesh.v1.Ledger\x12*\n\tinstances\x18\x05 \x03(\x0b\x32\x17.coral.mesh.v1.Instance\x12\x14\n\x0c\x63ollector_id\x18\x06 \x01(\t\x12\r\n\x05\x66inal\x18\x07 \x01(\x08\x12\x0e\n\x06status\x18\x08 \x01(\t\x12\x13\n\x0breason_code\x18\t \x01(\t\x12\x14\n\x0cunauthorised\x18\n \x01(\x08\"\xc8\x03\n\x06Ledger\x12\x0f\n\x07\x65ntered\x18\x01 \x01(\x04\x12\x10\n\x08returned\x18\x02 \x01(\x04\x12\x12\n\nunreturned\x18\x03 \x01(\x04\x12\x11\n\x04open\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\tno_return\x18\x05 \x01(\x04H\x01\x88\x01\x01\x12\x15\n\x08too_deep\x18\x06 \x01(\x04H\x02\x88\x01\x01\x12\x0f\n\x07\x65mitted\x18\x07 \x01(\x04\x12\x10\n\x08\x66iltered\x18\x08 \x01(\x04\x12\x13\n\x0bsampled_out\x18\t \x01(\x04\x12\x14\n\x0crate_limited\x18\n \x01(\x04\x12\x11\n\tring_lost\x18\x0b \x01(\x04\x12\x0e\n\x06stored\x18\x0c \x01(\x04\x12\x15\n\rqueue_dropped\x18\r \x01(\x04\x12\x12\n\nin_transit\x18\x0e \x01(\x04\x12\x16\n\x0eorphan_returns\x18\x0f \x01(\x04\x12\x39\n\x11unknown_intervals\x18\x10 \x03(\x0b\x32\x1e.coral.mesh.v1.UnknownInterval\x12\x15\n\x08\x62\x61lanced\x18\x11 \x01(\x08H\x03\x88\x01\x01\x12\x0e\n\x06unseen\x18\x12 \x01(\x04\x42\x07\n\x05_openB\x0c\n\n_no_returnB\x0b\n\t_too_deepB\x0b\n\t_balanced\"r\n\x0fUnknownInterval\x12(\n\x04\x66rom\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02to\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\"\xfb\x01\n\x08Instance\x12\x0b\n\x03pid\x18\x01 \x01(\x05\x12\x15\n\rstart_time_ns\x18\x02 \x01(\x03\x12\x12\n\nexecutable\x18\x03 \x01(\t\x12\x10\n\x08\x62uild_id\x18\x04 \x01(\t\x12\x10\n\x08image_id\x18\x05 \x01(\t\x12\x15\n\rfunction_name\x18\x06 \x01(\t\x12\x0e\n\x06status\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0e\n\x06method\x18\t \x01(\t\x12\"\n\x05sites\x18\n \x03(\x0b\x32\x13.coral.mesh.v1.Site\x12\x18\n\x0b\x65xit_status\x18\x0b \x01(\x05H\x00\x88\x01\x01\x42\x0e\n\x0c_exit_status\"4\n\x04Site\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t2\xb8\x03\n\x0c\x44\x65\x62ugService\x12o\n\x14StartUprobeCollector\x12*.coral.mesh.v1.StartUprobeCollectorRequest\x1a+.coral.mesh.v1.StartUprobeCollectorResponse\x12l\n\x13StopUprobeCollector\x12).coral.mesh.v1.StopUprobeCollectorRequest\x1a*.coral.mesh.v1.StopUprobeCollectorResponse\x12\x66\n\x11QueryUprobeEvents\x12\'.coral.mesh.v1.QueryUprobeEventsRequest\x1a(.coral.mesh.v1.QueryUprobeEventsResponse\x12\x61\n\x12StreamUprobeEvents\x12(.coral.mesh.v1.StreamUprobeEventsRequest\x1a\x1f.coral.mesh.v1.UprobeEventBatch0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,43 +36,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPROBEEVENT_LABELSENTRY']._loaded_options = None
   _globals['_UPROBEEVENT_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_STARTUPROBECOLLECTORREQUEST']._serialized_start=109
-  _globals['_STARTUPROBECOLLECTORREQUEST']._serialized_end=389
-  _globals['_UPROBECONFIG']._serialized_start=391
-  _globals['_UPROBECONFIG']._serialized_end=506
-  _globals['_UPROBEFILTER']._serialized_start=509
-  _globals['_UPROBEFILTER']._serialized_end=671
-  _globals['_STARTUPROBECOLLECTORRESPONSE']._serialized_start=674
-  _globals['_STARTUPROBECOLLECTORRESPONSE']._serialized_end=852
-  _globals['_STOPUPROBECOLLECTORREQUEST']._serialized_start=854
-  _globals['_STOPUPROBECOLLECTORREQUEST']._serialized_end=904
-  _globals['_STOPUPROBECOLLECTORRESPONSE']._serialized_start=906
-  _globals['_STOPUPROBECOLLECTORRESPONSE']._serialized_end=1029
-  _globals['_QUERYUPROBEEVENTSREQUEST']._serialized_start=1032
-  _globals['_QUERYUPROBEEVENTSREQUEST']._serialized_end=1214
-  _globals['_QUERYUPROBEEVENTSRESPONSE']._serialized_start=1216
-  _globals['_QUERYUPROBEEVENTSRESPONSE']._serialized_end=1328
-  _globals['_EBPFEVENT']._serialized_start=1331
-  _globals['_EBPFEVENT']._serialized_end=1514
-  _globals['_UPROBEEVENT']._serialized_start=1517
-  _globals['_UPROBEEVENT']._serialized_end=1955
-  _globals['_UPROBEEVENT_LABELSENTRY']._serialized_start=1910
-  _globals['_UPROBEEVENT_LABELSENTRY']._serialized_end=1955
-  _globals['_FUNCTIONARGUMENT']._serialized_start=1957
-  _globals['_FUNCTIONARGUMENT']._serialized_end=2018
-  _globals['_FUNCTIONRETURNVALUE']._serialized_start=2020
-  _globals['_FUNCTIONRETURNVALUE']._serialized_end=2111
-  _globals['_STREAMUPROBEEVENTSREQUEST']._serialized_start=2113
-  _globals['_STREAMUPROBEEVENTSREQUEST']._serialized_end=2186
-  _globals['_UPROBEEVENTBATCH']._serialized_start=2189
-  _globals['_UPROBEEVENTBATCH']._serialized_end=2430
-  _globals['_LEDGER']._serialized_start=2433
-  _globals['_LEDGER']._serialized_end=2889
-  _globals['_UNKNOWNINTERVAL']._serialized_start=2891
-  _globals['_UNKNOWNINTERVAL']._serialized_end=3005
-  _globals['_INSTANCE']._serialized_start=3008
-  _globals['_INSTANCE']._serialized_end=3259
-  _globals['_SITE']._serialized_start=3261
-  _globals['_SITE']._serialized_end=3313
-  _globals['_DEBUGSERVICE']._serialized_start=3316
-  _globals['_DEBUGSERVICE']._serialized_end=3756
+  _globals['_STARTUPROBECOLLECTORREQUEST']._serialized_end=445
+  _globals['_AUTHORISEDFUNCTIONS']._serialized_start=447
+  _globals['_AUTHORISEDFUNCTIONS']._serialized_end=483
+  _globals['_UPROBECONFIG']._serialized_start=485
+  _globals['_UPROBECONFIG']._serialized_end=600
+  _globals['_UPROBEFILTER']._serialized_start=603
+  _globals['_UPROBEFILTER']._serialized_end=765
+  _globals['_STARTUPROBECOLLECTORRESPONSE']._serialized_start=768
+  _globals['_STARTUPROBECOLLECTORRESPONSE']._serialized_end=946
+  _globals['_STOPUPROBECOLLECTORREQUEST']._serialized_start=948
+  _globals['_STOPUPROBECOLLECTORREQUEST']._serialized_end=998
+  _globals['_STOPUPROBECOLLECTORRESPONSE']._serialized_start=1000
+  _globals['_STOPUPROBECOLLECTORRESPONSE']._serialized_end=1123
+  _globals['_QUERYUPROBEEVENTSREQUEST']._serialized_start=1126
+  _globals['_QUERYUPROBEEVENTSREQUEST']._serialized_end=1308
+  _globals['_QUERYUPROBEEVENTSRESPONSE']._serialized_start=1310
+  _globals['_QUERYUPROBEEVENTSRESPONSE']._serialized_end=1422
+  _globals['_EBPFEVENT']._serialized_start=1425
+  _globals['_EBPFEVENT']._serialized_end=1608
+  _globals['_UPROBEEVENT']._serialized_start=1611
+  _globals['_UPROBEEVENT']._serialized_end=2049
+  _globals['_UPROBEEVENT_LABELSENTRY']._serialized_start=2004
+  _globals['_UPROBEEVENT_LABELSENTRY']._serialized_end=2049
+  _globals['_FUNCTIONARGUMENT']._serialized_start=2051
+  _globals['_FUNCTIONARGUMENT']._serialized_end=2112
+  _globals['_FUNCTIONRETURNVALUE']._serialized_start=2114
+  _globals['_FUNCTIONRETURNVALUE']._serialized_end=2205
+  _globals['_STREAMUPROBEEVENTSREQUEST']._serialized_start=2207
+  _globals['_STREAMUPROBEEVENTSREQUEST']._serialized_end=2280
+  _globals['_UPROBEEVENTBATCH']._serialized_start=2283
+  _globals['_UPROBEEVENTBATCH']._serialized_end=2546
+  _globals['_LEDGER']._serialized_start=2549
+  _globals['_LEDGER']._serialized_end=3005
+  _globals['_UNKNOWNINTERVAL']._serialized_start=3007
+  _globals['_UNKNOWNINTERVAL']._serialized_end=3121
+  _globals['_INSTANCE']._serialized_start=3124
+  _globals['_INSTANCE']._serialized_end=3375
+  _globals['_SITE']._serialized_start=3377
+  _globals['_SITE']._serialized_end=3429
+  _globals['_DEBUGSERVICE']._serialized_start=3432
+  _globals['_DEBUGSERVICE']._serialized_end=3872
 # @@protoc_insertion_point(module_scope)

@@ -37,6 +37,7 @@ class StartUprobeCollectorRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
+    AUTHORISED_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     service_name: _builtins.str
     function_name: _builtins.str
@@ -53,6 +54,10 @@ class StartUprobeCollectorRequest(_message.Message):
     def config(self) -> Global___UprobeConfig: ...
     @_builtins.property
     def filter(self) -> Global___UprobeFilter: ...
+    @_builtins.property
+    def authorised(self) -> Global___AuthorisedFunctions:
+        """absent: whatever function_name means; else only what was resolved and permitted"""
+
     def __init__(
         self,
         *,
@@ -65,14 +70,39 @@ class StartUprobeCollectorRequest(_message.Message):
         session_id: _builtins.str = ...,
         filter: Global___UprobeFilter | None = ...,
         actor: _builtins.str = ...,
+        authorised: Global___AuthorisedFunctions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "duration", b"duration", "filter", b"filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["authorised", b"authorised", "config", b"config", "duration", b"duration", "filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "agent_id", b"agent_id", "config", b"config", "duration", b"duration", "filter", b"filter", "function_name", b"function_name", "sdk_addr", b"sdk_addr", "service_name", b"service_name", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "agent_id", b"agent_id", "authorised", b"authorised", "config", b"config", "duration", b"duration", "filter", b"filter", "function_name", b"function_name", "sdk_addr", b"sdk_addr", "service_name", b"service_name", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StartUprobeCollectorRequest: _TypeAlias = StartUprobeCollectorRequest  # noqa: Y015
+
+@_typing.final
+class AuthorisedFunctions(_message.Message):
+    """The functions that a caller's policies let a collector probe, each by the SHA-256 over all that it is called. Sent again with
+    more of them for a collector that runs, it probes those too.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MARKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def marks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        marks: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["marks", b"marks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuthorisedFunctions: _TypeAlias = AuthorisedFunctions  # noqa: Y015
 
 @_typing.final
 class UprobeConfig(_message.Message):
@@ -489,6 +519,7 @@ class UprobeEventBatch(_message.Message):
     FINAL_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     REASON_CODE_FIELD_NUMBER: _builtins.int
+    UNAUTHORISED_FIELD_NUMBER: _builtins.int
     arrow_ipc: _builtins.bytes
     """one IPC stream with its schema; columns named as UprobeEvent, timestamp_ns int64"""
     first_sequence: _builtins.int
@@ -499,6 +530,8 @@ class UprobeEventBatch(_message.Message):
     final: _builtins.bool
     status: _builtins.str
     reason_code: _builtins.str
+    unauthorised: _builtins.bool
+    """a process was left alone because its function is not among the authorised ones"""
     @_builtins.property
     def ledger(self) -> Global___Ledger: ...
     @_builtins.property
@@ -515,10 +548,11 @@ class UprobeEventBatch(_message.Message):
         final: _builtins.bool = ...,
         status: _builtins.str = ...,
         reason_code: _builtins.str = ...,
+        unauthorised: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrow_ipc", b"arrow_ipc", "collector_id", b"collector_id", "final", b"final", "first_sequence", b"first_sequence", "instances", b"instances", "last_sequence", b"last_sequence", "ledger", b"ledger", "reason_code", b"reason_code", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrow_ipc", b"arrow_ipc", "collector_id", b"collector_id", "final", b"final", "first_sequence", b"first_sequence", "instances", b"instances", "last_sequence", b"last_sequence", "ledger", b"ledger", "reason_code", b"reason_code", "status", b"status", "unauthorised", b"unauthorised"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

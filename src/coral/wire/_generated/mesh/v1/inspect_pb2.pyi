@@ -555,3 +555,103 @@ class CostForecast(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CostForecast: _TypeAlias = CostForecast  # noqa: Y015
+
+@_typing.final
+class ResolveFunctionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_NAME_FIELD_NUMBER: _builtins.int
+    FUNCTION_NAME_FIELD_NUMBER: _builtins.int
+    service_name: _builtins.str
+    function_name: _builtins.str
+    def __init__(
+        self,
+        *,
+        service_name: _builtins.str = ...,
+        function_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["function_name", b"function_name", "service_name", b"service_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveFunctionRequest: _TypeAlias = ResolveFunctionRequest  # noqa: Y015
+
+@_typing.final
+class ResolveFunctionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def functions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResolvedFunction]:
+        """one for each distinct image that has it"""
+
+    def __init__(
+        self,
+        *,
+        functions: _abc.Iterable[Global___ResolvedFunction] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["functions", b"functions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveFunctionResponse: _TypeAlias = ResolveFunctionResponse  # noqa: Y015
+
+@_typing.final
+class ResolvedFunction(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    CALLED_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """as events will call it"""
+    file: _builtins.str
+    """base name of the image"""
+    complete: _builtins.bool
+    """whether that is all of them"""
+    @_builtins.property
+    def called(self) -> _containers.RepeatedCompositeFieldContainer[Global___WrittenFunction]:
+        """each function that has a symbol where the code begins"""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        file: _builtins.str = ...,
+        called: _abc.Iterable[Global___WrittenFunction] | None = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["called", b"called", "complete", b"complete", "file", b"file", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolvedFunction: _TypeAlias = ResolvedFunction  # noqa: Y015
+
+@_typing.final
+class WrittenFunction(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def way(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """all the ways of writing one function"""
+
+    def __init__(
+        self,
+        *,
+        way: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["way", b"way"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WrittenFunction: _TypeAlias = WrittenFunction  # noqa: Y015

@@ -49,6 +49,11 @@ class InspectServiceStub:
                 request_serializer=coral_dot_mesh_dot_v1_dot_inspect__pb2.ExplainFunctionRequest.SerializeToString,
                 response_deserializer=coral_dot_mesh_dot_v1_dot_inspect__pb2.ExplainFunctionResponse.FromString,
                 _registered_method=True)
+        self.ResolveFunction = channel.unary_unary(
+                '/coral.mesh.v1.InspectService/ResolveFunction',
+                request_serializer=coral_dot_mesh_dot_v1_dot_inspect__pb2.ResolveFunctionRequest.SerializeToString,
+                response_deserializer=coral_dot_mesh_dot_v1_dot_inspect__pb2.ResolveFunctionResponse.FromString,
+                _registered_method=True)
 
 
 class InspectServiceServicer:
@@ -75,6 +80,13 @@ class InspectServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResolveFunction(self, request, context):
+        """What the code that an attach would probe is called: what policies go by. Images that it fails in are left out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InspectServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -92,6 +104,11 @@ def add_InspectServiceServicer_to_server(servicer, server):
                     servicer.ExplainFunction,
                     request_deserializer=coral_dot_mesh_dot_v1_dot_inspect__pb2.ExplainFunctionRequest.FromString,
                     response_serializer=coral_dot_mesh_dot_v1_dot_inspect__pb2.ExplainFunctionResponse.SerializeToString,
+            ),
+            'ResolveFunction': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveFunction,
+                    request_deserializer=coral_dot_mesh_dot_v1_dot_inspect__pb2.ResolveFunctionRequest.FromString,
+                    response_serializer=coral_dot_mesh_dot_v1_dot_inspect__pb2.ResolveFunctionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -175,6 +192,33 @@ class InspectService:
             '/coral.mesh.v1.InspectService/ExplainFunction',
             coral_dot_mesh_dot_v1_dot_inspect__pb2.ExplainFunctionRequest.SerializeToString,
             coral_dot_mesh_dot_v1_dot_inspect__pb2.ExplainFunctionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveFunction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/coral.mesh.v1.InspectService/ResolveFunction',
+            coral_dot_mesh_dot_v1_dot_inspect__pb2.ResolveFunctionRequest.SerializeToString,
+            coral_dot_mesh_dot_v1_dot_inspect__pb2.ResolveFunctionResponse.FromString,
             options,
             channel_credentials,
             insecure,

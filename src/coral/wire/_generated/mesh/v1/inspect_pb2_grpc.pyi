@@ -37,6 +37,8 @@ class InspectServiceStub:
     """A page of the functions of one of them."""
     ExplainFunction: _grpc.UnaryUnaryMultiCallable[_inspect_pb2.ExplainFunctionRequest, _inspect_pb2.ExplainFunctionResponse]
     """What an attach to one function would do in each of them, and what that would cost."""
+    ResolveFunction: _grpc.UnaryUnaryMultiCallable[_inspect_pb2.ResolveFunctionRequest, _inspect_pb2.ResolveFunctionResponse]
+    """What the code that an attach would probe is called: what policies go by. Images that it fails in are left out."""
 
 @_typing.type_check_only
 class InspectServiceAsyncStub(InspectServiceStub):
@@ -47,6 +49,8 @@ class InspectServiceAsyncStub(InspectServiceStub):
     """A page of the functions of one of them."""
     ExplainFunction: _aio.UnaryUnaryMultiCallable[_inspect_pb2.ExplainFunctionRequest, _inspect_pb2.ExplainFunctionResponse]  # type: ignore[assignment]
     """What an attach to one function would do in each of them, and what that would cost."""
+    ResolveFunction: _aio.UnaryUnaryMultiCallable[_inspect_pb2.ResolveFunctionRequest, _inspect_pb2.ResolveFunctionResponse]  # type: ignore[assignment]
+    """What the code that an attach would probe is called: what policies go by. Images that it fails in are left out."""
 
 class InspectServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -72,5 +76,13 @@ class InspectServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inspect_pb2.ExplainFunctionResponse, _abc.Awaitable[_inspect_pb2.ExplainFunctionResponse]]:
         """What an attach to one function would do in each of them, and what that would cost."""
+
+    @_abc_1.abstractmethod
+    def ResolveFunction(
+        self,
+        request: _inspect_pb2.ResolveFunctionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inspect_pb2.ResolveFunctionResponse, _abc.Awaitable[_inspect_pb2.ResolveFunctionResponse]]:
+        """What the code that an attach would probe is called: what policies go by. Images that it fails in are left out."""
 
 def add_InspectServiceServicer_to_server(servicer: InspectServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
