@@ -12,7 +12,7 @@ from coral.__main__ import COMMANDS, GROUPS
 
 HEAVY = (
     "asyncio", "capstone", "coral.client", "coral.colony.daemon", "coral.events", "coral.wire", "dataclasses", "duckdb",
-    "google", "grpc", "json", "lief", "numpy", "psutil", "pyarrow", "pydantic", "pydantic_settings", "rapidfuzz", "rich",
+    "google", "grpc", "json", "lief", "numpy", "psutil", "pyarrow", "pydantic", "rapidfuzz", "rich",
     "structlog", "subprocess", "ulid", "yaml",
 )  # fmt: skip
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from coral.config import places
 from coral.model.errors import InvalidArgument
@@ -22,28 +21,17 @@ Label = Annotated[str, Field(max_length=256)]
 Folder = Annotated[str, Field(pattern="^/")]
 
 
-class _Settings(BaseSettings):
+class _Settings(BaseModel):
     """What both have in common. Values come from ``_load`` alone, which knows the source of each."""
 
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_nested_delimiter=None)
+    model_config = ConfigDict(extra="forbid", frozen=True)
     daemon: ClassVar[str]
+    env_prefix: ClassVar[str]
     _places: dict[str, str] = PrivateAttr(default_factory=dict)
 
     def place_of(self, key: str) -> str:
         """Where a setting can be changed: where its value comes from, else the system's file for it."""
         return self._places.get(key) or str(places.config_files(self.daemon)[0])
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what the loader passes in."""
-        return (init_settings,)
 
 
 class IdentityProvider(BaseModel):
@@ -84,7 +72,8 @@ class ColonySettings(_Settings):
         server_certificate_s: Likewise the colony's own.
         server_names: Host names and addresses by which users reach it, besides those that ``coral colony init`` was given.
         heartbeat_ms: How often agents are asked to report.
-        offline_after_ms: An agent that was silent for so long is offline.
+        heartbeats_per_s: How many reports may come in a second: where there are more agents, they are asked less often.
+        offline_after_ms: An agent that was silent for so long, and for two and a half of its intervals, is offline.
         session_retention_s: For how long ended sessions and their events are kept.
         audit_retention_s: For how long at least records of the audit log are kept.
         audit_copy_bytes: How large a file of the audit log's JSON Lines copy becomes before another is begun.
@@ -109,8 +98,8 @@ class ColonySettings(_Settings):
         labels: Of services, for policies: a glob over services to names and values; of several that match a later one wins.
     """
 
-    model_config = SettingsConfigDict(env_prefix="CORAL_COLONY__")
     daemon = "colony"
+    env_prefix = "CORAL_COLONY__"
 
     listen: str = "127.0.0.1:8081"
     agent_listen: str = ""
@@ -119,6 +108,7 @@ class ColonySettings(_Settings):
     server_certificate_s: Count = 90 * 86_400
     server_names: tuple[str, ...] = ()
     heartbeat_ms: Count = 1000
+    heartbeats_per_s: Count = 333
     offline_after_ms: Count = 5000
     session_retention_s: Count = 604_800
     audit_retention_s: Count = 31_536_000
@@ -231,8 +221,8 @@ class AgentSettings(_Settings):
         allow_values: Whether arguments and return values may leave this host.
     """
 
-    model_config = SettingsConfigDict(env_prefix="CORAL_AGENT__")
     daemon = "agent"
+    env_prefix = "CORAL_AGENT__"
 
     listen: str = "127.0.0.1:8080"
     advertise: str = ""
@@ -378,19 +368,27 @@ def _form(cls: type[_Settings], key: str) -> str:
 
 def _environment(cls: type[_Settings]) -> _Source:
     """What the environment gives, lists as JSON; keys that are no settings are kept, so that they can be refused."""
-    prefix = cls.model_config["env_prefix"]
-    place = "the environment"
-    try:
-        values = EnvSettingsSource(cls)()
-    except SettingsError as error:
-        cause = f": {error.__cause__}" if error.__cause__ else ""
-        raise InvalidArgument(f"{error}{cause}.", hint="Lists are given as JSON in the environment.") from None
-    unknown = {
-        name.removeprefix(prefix).lower(): value
-        for name, value in os.environ.items()
-        if name.startswith(prefix) and name.removeprefix(prefix).lower() not in cls.model_fields
+    values: dict[str, Any] = {
+        name.removeprefix(cls.env_prefix).lower(): text
+        for name, text in os.environ.items()
+        if name.startswith(cls.env_prefix)
     }
-    return _Source(place=place, values={**values, **unknown}, key_prefix=prefix, upper=True)
+    for key, text in values.items():
+        if key in cls.model_fields and _is_compound(cls, key):
+            try:
+                values[key] = json.loads(text)
+            except ValueError as error:
+                raise InvalidArgument(
+                    f"{cls.env_prefix}{key.upper()} in the environment is not JSON: {error}.",
+                    hint="Lists and sections are given as JSON in the environment.",
+                ) from None
+    return _Source(place="the environment", values=values, key_prefix=cls.env_prefix, upper=True)
+
+
+def _is_compound(cls: type[_Settings], key: str) -> bool:
+    """Whether a setting is a list or a section; those are the ones whose default is one, or None."""
+    default = cls.model_fields[key].get_default(call_default_factory=True, validated_data={})
+    return default is None or isinstance(default, tuple | dict)
 
 
 def _file_sources(daemon: str, config_path: Path | None) -> Iterator[_Source]:
@@ -408,6 +406,8 @@ def _file_sources(daemon: str, config_path: Path | None) -> Iterator[_Source]:
 
 
 def _file_source(path: Path, text: str, daemon: str) -> _Source:
+    import yaml  # here: most daemons are started without a file
+
     try:
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -8,9 +8,7 @@ from pathlib import Path
 
 from coral.client.colony import ColonyClient
 from coral.client.endpoint import Endpoint
-from coral.colony.founding import found
 from coral.model.errors import NotFound
-from coral.trust.colony_keys import CA, is_initialised
 from coral.trust.secret_files import private_folder, read_secret, write_secret
 from coral.wire._generated.colony.v1 import enrolment_pb2
 
@@ -56,6 +54,10 @@ async def prepare(directory: Path, state_dir: Path) -> DevCredentials:
         NotFound: There is a colony, and not the token of its admin.
         FailedPrecondition: A file or folder is open to others.
     """
+    # Here, as they load a database and what makes keys, which a plain `coral dev` has no use for.
+    from coral.colony.founding import found
+    from coral.trust.colony_keys import CA, is_initialised
+
     token_file = private_folder(directory) / _TOKEN
     if not is_initialised(state_dir):
         await found(

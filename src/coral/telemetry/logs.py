@@ -8,7 +8,15 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any, TextIO, cast
 
-import structlog
+if "rich" not in sys.modules:
+    # structlog draws tracebacks with rich if it finds it. Coral has it do without: loading rich is a tenth of a daemon's
+    # start. None says that there is no such module (importlib, "sys.modules").
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    import structlog
+
+    del sys.modules["rich"]
+else:
+    import structlog
 
 from coral.model.text import printable
 

@@ -44,6 +44,7 @@ def test_defaults_of_the_colony() -> None:
         "server_certificate_s": 7_776_000,
         "server_names": (),
         "heartbeat_ms": 1000,
+        "heartbeats_per_s": 333,
         "offline_after_ms": 5000,
         "session_retention_s": 604_800,
         "audit_retention_s": 31_536_000,
@@ -197,7 +198,7 @@ def test_a_missing_named_file_is_an_error(tmp_path: Path) -> None:
     [
         ("CORAL_AGENT__RING_BYTS", "1", "CORAL_AGENT__RING_BYTS in the environment is not a setting of the agent."),
         ("CORAL_AGENT__RING_BYTES", "x", "CORAL_AGENT__RING_BYTES in the environment is wrong:"),
-        ("CORAL_AGENT__SERVICES", "[", 'error parsing value for field "services"'),
+        ("CORAL_AGENT__SERVICES", "[", "CORAL_AGENT__SERVICES in the environment is not JSON:"),
     ],
 )
 def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str) -> None:
