@@ -12,6 +12,7 @@ from weakref import WeakSet
 from coral.agent.clock import boot_ns
 from coral.agent.collector import Collector, Group, Tracked
 from coral.agent.leases import Leases
+from coral.agent.naming import NotAuthorised, check_authorised
 from coral.agent.policy import LocalPolicy, names_of
 from coral.agent.processes import Processes
 from coral.agent.readback import breakpoints, out_of_reach, patched, refuse_debugged, refuse_patched
@@ -172,8 +173,9 @@ class Attacher:
     async def _attach(self, collector: Collector, process: Process, located: Located, service_pids: Sequence[int]) -> None:
         pid = process.id.pid
         # Again, now that it is known what else the function is called.
-        names = names_of(collector.spec.function_name, located.plan.name, *located.plan.symbols)
-        await asyncio.to_thread(self._policy.check_process, process, collector.spec.service_name, names)
+        spec = collector.spec
+        await asyncio.to_thread(self._policy.check_function, process, spec.service_name, spec.function_name, located.plan)
+        check_authorised(located, collector.authorised)
         await self.detach_unused(collector)  # the file may have been written over since
         group = collector.groups.get(located.key)
         if group is None:
@@ -302,6 +304,8 @@ class Attacher:
 
     def _refuse(self, collector: Collector, process: Process, error: CoralError) -> None:
         skipped = isinstance(error, NotFound)
+        if isinstance(error, NotAuthorised):
+            collector.unauthorised.add(process.id)
         collector.track(
             Tracked(
                 id=process.id,

@@ -88,6 +88,7 @@ class Collector:
         accepted_boot_ns: When it was accepted.
         accepted_wall_ns: Likewise, by the wall clock.
         actor: Who asked for it.
+        authorised: The marks of the functions that it may probe; None for any that its name comes to.
         max_sites: In how many places it may probe.
     """
 
@@ -104,6 +105,7 @@ class Collector:
         accepted_boot_ns: int,
         accepted_wall_ns: int,
         actor: str = "",
+        authorised: frozenset[bytes] | None = None,
         max_sites: int = MAX_SITES,
     ) -> None:
         self.collector_id = collector_id
@@ -112,6 +114,8 @@ class Collector:
         self.agent_id = agent_id
         self.spec = spec
         self.actor = actor
+        self.authorised = authorised
+        self.unauthorised: set[ProcessId] = set()
         self._max_sites = min(max_sites, MAX_SITES)
         self.slot = slot
         self.expires_boot_ns = accepted_boot_ns + spec.duration_ns
@@ -236,6 +240,20 @@ class Collector:
                 return tracked
         return None
 
+    def authorise(self, marks: frozenset[bytes]) -> bool:
+        """Lets it probe more functions; the processes that it left alone for want of that are forgotten, to be tried again.
+
+        Returns:
+            Whether there are such processes.
+        """
+        if self.authorised is None or marks <= self.authorised:
+            return False
+        self.authorised |= marks
+        waiting, self.unauthorised = self.unauthorised, set()
+        for id in waiting:
+            self.forget_refused(id)
+        return bool(waiting)
+
     def retire(self, tracked: Tracked, *, status: InstanceStatus, reason: str = "", exit_status: int | None = None) -> None:
         """Moves a process that ended, or runs another program now, to the past."""
         del self.tracked[tracked.id]
@@ -249,6 +267,7 @@ class Collector:
         """Drops a process that never was attached, once it has ended: services start many short-lived helpers."""
         tracked = self.tracked.get(id)
         if tracked is not None and tracked.group is None:
+            self.unauthorised.discard(id)
             del self.tracked[id]
             self.touch()
 

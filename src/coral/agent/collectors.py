@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-import numpy as np
 import structlog
 from ulid import ULID
 
@@ -21,12 +20,13 @@ from coral.agent.event_rate import EventRate, bounded
 from coral.agent.guards import Guards
 from coral.agent.left_behind import left_behind
 from coral.agent.lockdown import Switch
+from coral.agent.naming import NotAuthorised
 from coral.agent.open_calls import proven_gone
 from coral.agent.processes import Processes
 from coral.agent.pump import Pump
 from coral.agent.reloads import reloaded
 from coral.agent.resolve import LibraryNotLoaded
-from coral.events.record import EVENT, Array
+from coral.events.record import EVENT, Array, by_slot
 from coral.kernel.cookie import MAX_SITES
 from coral.kernel.engine import Drained, Engine
 from coral.kernel.layout import ControlKind
@@ -144,7 +144,15 @@ class Collectors:
                 await asyncio.shield(asyncio.to_thread(self._attacher.close_links, list(self._by_slot.values())))
                 self._guards.close()
 
-    async def start(self, spec: ProbeSpec, *, session_id: str, actor: str, of_colony: bool) -> Collector:
+    async def start(
+        self,
+        spec: ProbeSpec,
+        *,
+        session_id: str,
+        actor: str,
+        of_colony: bool,
+        authorised: frozenset[bytes] | None = None,
+    ) -> Collector:
         """Starts a collector, or returns the one that this session has here already.
 
         Args:
@@ -152,22 +160,28 @@ class Collectors:
             session_id: Of the session it belongs to; empty for none.
             actor: Who asked, for the log.
             of_colony: Whether a colony asked.
+            authorised: The marks of the functions that it may probe; None for any that the name comes to. A collector that
+                runs takes more of them up.
 
         Raises:
             NotFound: No instance of the service, or no such function in any of them.
             InvalidArgument: Several functions answer to the name.
             FailedPrecondition: Every instance failed, with the reason; or the host is locked down.
+            NotAuthorised: The name comes to a function in one of them that is not authorised; nothing is attached then.
             ResourceExhausted: Too many collectors run.
         """
         await self._ready.wait()
         known = next((found for found in self._by_id.values() if session_id and found.session_id == session_id), None)
         if known is not None:
+            if authorised is not None and known.authorise(authorised):
+                await self._attacher.join(known, self._processes.known_instances(spec.service_name))
+                self._activate(known)
             return known
         key = session_id or str(ULID())
         task = self._starting.get(key)
         if task is None:
             # A task of its own, so that a caller who gives up does not leave half an attach behind.
-            task = self._tasks.create_task(self._outcome(spec, session_id, actor, of_colony))
+            task = self._tasks.create_task(self._outcome(spec, session_id, actor, of_colony, authorised))
             self._starting[key] = task
             task.add_done_callback(lambda _: self._starting.pop(key, None))
         outcome = await asyncio.shield(task)
@@ -193,14 +207,18 @@ class Collectors:
         await collector.ended.wait()
         return collector
 
-    async def _outcome(self, spec: ProbeSpec, session_id: str, actor: str, of_colony: bool) -> Collector | CoralError:
+    async def _outcome(
+        self, spec: ProbeSpec, session_id: str, actor: str, of_colony: bool, authorised: frozenset[bytes] | None
+    ) -> Collector | CoralError:
         try:
-            return await self._start(spec, session_id, actor, of_colony)
+            return await self._start(spec, session_id, actor, of_colony, authorised)
         except CoralError as error:
             _log.info("attach refused", service=spec.service_name, function=spec.function_name, reason=str(error))
             return error
 
-    async def _start(self, spec: ProbeSpec, session_id: str, actor: str, of_colony: bool) -> Collector:
+    async def _start(
+        self, spec: ProbeSpec, session_id: str, actor: str, of_colony: bool, authorised: frozenset[bytes] | None
+    ) -> Collector:
         accepted_boot_ns, accepted_wall_ns = boot_ns(), wall_ns()
         spec = bounded(spec, events_per_s=self._session_events_per_s)
         self._check_lockdown()
@@ -220,6 +238,7 @@ class Collectors:
             accepted_boot_ns=accepted_boot_ns,
             accepted_wall_ns=accepted_wall_ns,
             actor=actor,
+            authorised=authorised,
             max_sites=self._max_sites,
         )
         self._by_slot[collector.slot] = collector
@@ -229,6 +248,9 @@ class Collectors:
             errors += await self._attacher.join(collector, await self._processes.instances(spec.service_name))
             waits = bool(errors) and all(isinstance(error, LibraryNotLoaded) for error in errors)
             self._check_lockdown()  # one that began meanwhile does not know of this collector
+            unauthorised = next((error for error in errors if isinstance(error, NotAuthorised)), None)
+            if unauthorised is not None:
+                raise unauthorised  # whoever asks can have that decided, and then all of it is attached or nothing
             if not _attached(collector) and not waits:
                 raise _most_telling(errors)
         except BaseException:
@@ -391,11 +413,10 @@ class Collectors:
     def _deliver(self, drained: Drained, offset_ns: int) -> None:
         for row in drained.control:
             self._follow(row)
-        events = drained.events
-        for slot in np.unique(events["slot"]):
-            collector = self._by_slot.get(int(slot))
+        for slot, events in by_slot(drained.events):
+            collector = self._by_slot.get(slot)
             if collector is not None:
-                collector.receive(events[events["slot"] == slot], offset_ns)
+                collector.receive(events, offset_ns)
         self._bound_windows()
 
     def _follow(self, row: Array) -> None:

@@ -22,6 +22,7 @@ from coral.agent.guard import AgentGuard
 from coral.agent.images import ServiceImages
 from coral.agent.inspect_servicer import InspectServicer
 from coral.agent.lockdown import LockdownFiles, Switch
+from coral.agent.naming import Naming
 from coral.agent.policy import LocalPolicy
 from coral.agent.processes import Processes
 from coral.agent.reachable import reachable_at
@@ -129,10 +130,11 @@ async def serve(
             switch = Switch(lockdown, engine) if lockdown is not None else None
             if switch is not None:
                 await asyncio.to_thread(switch.look)
+            resolver = Resolver(parser, debug_files)
             collectors = Collectors(
                 agent_id=agent_id,
                 engine=engine,
-                attacher=Attacher(engine, Resolver(parser, debug_files), processes, policy),
+                attacher=Attacher(engine, resolver, processes, policy),
                 processes=processes,
                 window_bytes=settings.window_bytes,
                 limit=settings.max_collectors,
@@ -145,7 +147,8 @@ async def serve(
             guard = AgentGuard(membership.identity, boot_id=boot_id, refusals=refusals) if membership else None
             server = Server(guard, max_connections=room_for(_MAX_CONNECTIONS))
             ebpf_pb2_grpc.add_DebugServiceServicer_to_server(DebugServicer(collectors, policy), server.grpc)
-            inspector = InspectServicer(parser, ServiceImages(parser, processes, debug_files, policy), TrapCosts(engine))
+            images, naming = ServiceImages(parser, processes, debug_files, policy), Naming(resolver, processes, policy)
+            inspector = InspectServicer(parser, images, TrapCosts(engine), naming)
             inspect_pb2_grpc.add_InspectServiceServicer_to_server(inspector, server.grpc)
             address = await server.start(
                 settings.listen, services=_SERVICES, flag="--listen", credentials=_credentials(membership)

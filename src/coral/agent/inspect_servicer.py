@@ -12,6 +12,7 @@ from typing import Any
 
 from coral.agent.explain import Explainer
 from coral.agent.images import ServiceImage, ServiceImages
+from coral.agent.naming import Naming
 from coral.agent.trap_cost import TrapCosts
 from coral.elf.image import OpenFile
 from coral.elf.parser import Parser
@@ -41,13 +42,15 @@ class InspectServicer(inspect_pb2_grpc.InspectServiceServicer):
         parser: Reads images.
         images: Finds them.
         costs: What a trap costs here.
+        naming: What functions are called.
     """
 
-    def __init__(self, parser: Parser, images: ServiceImages, costs: TrapCosts) -> None:
+    def __init__(self, parser: Parser, images: ServiceImages, costs: TrapCosts, naming: Naming) -> None:
         self._parser = parser
         self._images = images
         self._explainer = Explainer(parser, images)
         self._costs = costs
+        self._naming = naming
         self._spent: OrderedDict[tuple[object, ...], float] = OrderedDict()
 
     async def ListImages(self, request: inspect_pb2.ListImagesRequest, context: Any) -> inspect_pb2.ListImagesResponse:
@@ -123,6 +126,15 @@ class InspectServicer(inspect_pb2_grpc.InspectServiceServicer):
             ],
             trap_cost=convert.trap_cost_to(cost),
         )
+
+    async def ResolveFunction(
+        self, request: inspect_pb2.ResolveFunctionRequest, context: Any
+    ) -> inspect_pb2.ResolveFunctionResponse:
+        """What the code that an attach would probe is called."""
+        check_name(request.service_name, "service_name")
+        split_function(check_name(request.function_name, "function_name"))
+        found = await self._naming.of(request.service_name, request.function_name)
+        return inspect_pb2.ResolveFunctionResponse(functions=map(convert.resolved_to, found))
 
     async def _page(self, files: Sequence[OpenFile], request: inspect_pb2.ListFunctionsRequest) -> FunctionPage:
         limit = request.limit or DEFAULT_LIMIT

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from coral.config.settings import AgentSettings, Denial
 from coral.model.errors import PermissionDenied
 from coral.model.probe import split_function
+from coral.model.site import FunctionPlan
 from coral.model.text import printable
 from coral.procfs.cgroup import unit_of
 from coral.procfs.process import Process
@@ -33,18 +34,19 @@ class DenyRule:
     name: str
     place: str
 
-    def matches(self, process: Process, service: str, functions: Sequence[str]) -> bool:
+    def matches(self, process: Process, service: str, functions: Sequence[str], *, any_function: bool = False) -> bool:
         """Whether it denies this; blocking where it names a user.
 
         Args:
             process: Which.
             service: The name of its service.
             functions: The names of one function; none when no function is asked about.
+            any_function: Whether to take the function for one that it names.
         """
         denial, path = self.denial, process.executable
         return (
             (not denial.service or fnmatchcase(service, denial.service))
-            and (not denial.function or any(fnmatchcase(name, denial.function) for name in functions))
+            and (not denial.function or any_function or any(fnmatchcase(name, denial.function) for name in functions))
             and (not denial.executable or fnmatchcase(path if "/" in denial.executable else _base(path), denial.executable))
             and (not denial.unit or fnmatchcase(unit_of(process.cgroup), denial.unit.removesuffix(".service")))
             and (not denial.user or _uid_of(denial.user) == process.uid)
@@ -92,6 +94,26 @@ class LocalPolicy:
         for rule in self._rules:
             if rule.matches(process, service, functions):
                 raise _denied(rule, process, functions)
+
+    def check_function(self, process: Process, service: str, text: str, plan: FunctionPlan) -> None:
+        """Passes unless a rule denies a function that was found in a process; blocking.
+
+        Args:
+            process: Which.
+            service: The name of its service.
+            text: As the function was asked for.
+            plan: As it was found.
+
+        Raises:
+            PermissionDenied: A rule does, or might: the function has too many names to be known by all of them.
+        """
+        names = names_of(text, plan.name, *plan.names)
+        self.check_process(process, service, names)
+        if plan.all_called:
+            return
+        for rule in self._rules:
+            if rule.denial.function and rule.matches(process, service, (), any_function=True):
+                raise _denied(rule, process, names)
 
     def denies(self, process: Process, service: str) -> bool:
         """Whether a process as a whole is denied; blocking."""

@@ -53,6 +53,7 @@ class Located:
         info: What it is.
         plan: How the function is probed.
         shared: Whether it is a library, which processes of other services may map too.
+        path: Of the image, as the process sees it.
     """
 
     fd: int
@@ -60,6 +61,7 @@ class Located:
     info: ImageInfo
     plan: FunctionPlan
     shared: bool
+    path: str
 
 
 class Resolver:
@@ -148,7 +150,7 @@ class Resolver:
         info = await self._parser.identify(fd, key, path)
         async with self._debug_files.beside(pid, path, info) as debug:
             plan = await self._parser.plan(fd, key, path, name, library=library, debug=debug, advise=advise)
-        return Located(fd=os.dup(fd), key=key, info=info, plan=plan, shared=bool(library))
+        return Located(fd=os.dup(fd), key=key, info=info, plan=plan, shared=bool(library), path=path)
 
 
 @contextmanager

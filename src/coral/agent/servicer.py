@@ -73,6 +73,7 @@ class DebugServicer(ebpf_pb2_grpc.DebugServiceServicer):
             session_id=request.session_id,
             actor=request.actor or context.peer(),
             of_colony=any(key == COLONY_KEY for key, _ in context.invocation_metadata() or ()),
+            authorised=frozenset(request.authorised.marks) if request.HasField("authorised") else None,
         )
         return ebpf_pb2.StartUprobeCollectorResponse(
             collector_id=collector.collector_id,
@@ -162,6 +163,7 @@ class DebugServicer(ebpf_pb2_grpc.DebugServiceServicer):
                     final=final,
                     status=collector.status,
                     reason_code=collector.reason_code,
+                    unauthorised=bool(collector.unauthorised),
                 )
                 sent_revision = revision
                 if final:

@@ -94,8 +94,8 @@ def index_of(symbols: SymbolTable) -> Index:
         else:
             source = name
         mangled = source.startswith(("_Z", "_R"))
-        if mangled and source.startswith("_ZT"):
-            source = _THUNK.sub("_Z", source)
+        if mangled:
+            source = without_thunk(source)
         table = index.mangled if mangled else index.plain
         known = table.get(source)
         if known is None:
@@ -103,6 +103,11 @@ def index_of(symbols: SymbolTable) -> Index:
         else:
             table[source] = known + functions
     return index
+
+
+def without_thunk(symbol: str) -> str:
+    """The symbol of the function that a thunk is for; any other one as it is."""
+    return _THUNK.sub("_Z", symbol) if symbol.startswith("_ZT") else symbol
 
 
 def spelled(symbol: str) -> Spelling | None:

@@ -50,7 +50,7 @@ def info_from_json(value: object) -> ImageInfo:
 def plan_to_json(plan: FunctionPlan) -> dict[str, Any]:
     """A ``FunctionPlan`` as JSON."""
     sites = [site_to_json(site) for site in plan.sites]
-    return {**dataclasses.asdict(plan), "sites": sites, "symbols": list(plan.symbols)}
+    return {**dataclasses.asdict(plan), "sites": sites, "called": [list(ways) for ways in plan.called]}
 
 
 def plan_from_json(value: object) -> FunctionPlan:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from coral.elf import demangle, flow, gorules, indirect, names, sites, splits, variants
+from coral.elf.called import called
 from coral.elf.goroutine import goid_offset
 from coral.elf.program import Program
 from coral.elf.symbols import Function
@@ -14,8 +15,6 @@ from coral.model.site import FunctionPlan, Method, Pairing, Site
 from coral.model.text import printable
 
 _MOST_SITES = 65_535
-_MOST_SYMBOLS = 100
-"""Of one function: its clones, and functions that the linker has folded into it."""
 
 
 def plan(program: Program, text: str, *, library: str = "", advise: bool = True) -> FunctionPlan:
@@ -87,6 +86,7 @@ def plan_functions(program: Program, name: str, functions: tuple[Function, ...],
         problem = f"{printable(name)} has more than {_MOST_SITES:,} places where it ends."
     leaves = [] if problem else sorted({site.offset: site for site in leaves}.values(), key=lambda site: site.offset)
     ((go, pairing),) = kinds
+    names, all_names = called(program, functions, name)
     return FunctionPlan(
         name=name,
         language="go" if go else demangle.language(functions[0].name),
@@ -96,7 +96,8 @@ def plan_functions(program: Program, name: str, functions: tuple[Function, ...],
         sites=(*sorted(entries, key=lambda site: site.offset), *leaves),
         library=library,
         goid_offset=goid_offset(program) if pairing is Pairing.GO else 0,
-        symbols=_symbols(program, functions),
+        called=names,
+        all_called=all_names,
         exported=is_exported(program, functions),
     )
 
@@ -104,13 +105,6 @@ def plan_functions(program: Program, name: str, functions: tuple[Function, ...],
 def is_exported(program: Program, functions: Iterable[Function]) -> bool:
     """Whether other files can call a function by a name of its; what a version script hides is local in the file."""
     return any(not each.local for function in functions for each in (function, *program.symbols.at(function.vaddr)))
-
-
-def _symbols(program: Program, functions: tuple[Function, ...]) -> tuple[str, ...]:
-    """The names of all symbols at the addresses of a function, as they are and demangled."""
-    found = {other.name for function in functions for other in (function, *program.symbols.at(function.vaddr))}
-    names = {name for symbol in sorted(found)[:_MOST_SYMBOLS] for name in (symbol, demangle.demangle(symbol)) if name}
-    return tuple(sorted(printable(name) for name in names))
 
 
 def _plan_one(program: Program, function: Function) -> tuple[Site, list[Site], str, tuple[bool, Pairing]]:

@@ -66,7 +66,8 @@ class FunctionPlan:
         reason: Why only entries are seen; empty otherwise.
         sites: Entry first, then exits by offset. Clones add their own entries and exits.
         goid_offset: How far behind a goroutine's start its number is, in bytes; 0 when that is not known, or there is none.
-        symbols: What the symbols at its addresses are called, in the file and demangled; of very many, some.
+        called: What the code at its addresses is called: for each function that has a symbol there, all ways of writing it.
+        all_called: Whether that is complete; of very many names it is not.
         exported: Whether other files can call it by name.
     """
 
@@ -78,8 +79,14 @@ class FunctionPlan:
     sites: tuple[Site, ...]
     library: str = ""
     goid_offset: int = 0
-    symbols: tuple[str, ...] = ()
+    called: tuple[tuple[str, ...], ...] = ()
+    all_called: bool = True
     exported: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that its code is called."""
+        return tuple(name for ways in self.called for name in ways)
 
     @property
     def entries(self) -> tuple[Site, ...]:

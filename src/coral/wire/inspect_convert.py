@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from coral.model.errors import CoralError
 from coral.model.inspection import FunctionExplanation, FunctionPage, TrapCost
+from coral.model.resolved import ResolvedFunction
 from coral.model.site import SiteKind
 from coral.model.text import printable
 from coral.wire._generated.mesh.v1 import inspect_pb2
@@ -66,6 +67,26 @@ def explanation_to(explanation: FunctionExplanation, image: inspect_pb2.Image) -
         ],
         symbol_sources=explanation.symbol_sources,
         notes=explanation.notes,
+    )
+
+
+def resolved_to(function: ResolvedFunction) -> inspect_pb2.ResolvedFunction:
+    """The message of what a function is called."""
+    return inspect_pb2.ResolvedFunction(
+        name=text(function.name),
+        file=text(function.file),
+        called=[inspect_pb2.WrittenFunction(way=ways) for ways in function.called],
+        complete=function.complete,
+    )
+
+
+def resolved_from(message: inspect_pb2.ResolvedFunction) -> ResolvedFunction:
+    """The reverse of ``resolved_to``."""
+    return ResolvedFunction(
+        name=message.name,
+        file=message.file,
+        called=tuple(tuple(written.way) for written in message.called),
+        complete=message.complete,
     )
 
 
