@@ -15,6 +15,7 @@ from typing import Any
 
 import duckdb
 
+from coral.colony.deadline import Deadline
 from coral.colony.feed import Feed
 from coral.colony.progress import Progress
 from coral.colony.store import control
@@ -46,6 +47,8 @@ class LiveCollector:
         reason_code: Why, as a word.
         instances: Its processes, as last reported.
         unknown: Times without counts.
+        heard_boot_ns: When its agent said something last, by CLOCK_BOOTTIME; 0 when it has not in this life of the colony.
+        received_ns: When the last snapshot came in, stored or not, as its session counts; 0 when none has.
         ended: Set when nothing will change it any more.
         unsaved: Whether ``instances`` is not written yet.
         saved_at: When they were written last, of the monotonic clock.
@@ -60,6 +63,8 @@ class LiveCollector:
     reason_code: ReasonCode = ReasonCode.NONE
     instances: tuple[Instance, ...] = ()
     unknown: tuple[UnknownInterval, ...] = ()
+    heard_boot_ns: int = 0
+    received_ns: int = 0
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     nudge: asyncio.Event = field(default_factory=asyncio.Event)
     unsaved: bool = False
@@ -69,6 +74,11 @@ class LiveCollector:
     def collector_id(self) -> str:
         """Its ULID."""
         return self.progress.collector_id
+
+    @property
+    def unstored(self) -> bool:
+        """Whether something of it came in that the database has not taken yet."""
+        return self.received_ns not in (0, self.progress.snapshot_at_ns)
 
     def unknown_since(self, started_at_ns: int, *, to_ns: int, cause: str) -> tuple[UnknownInterval, ...]:
         """The one interval of an absence of its agent.
@@ -119,6 +129,7 @@ class LiveSession:
         asked: The hosts that it is being attached on at first, until all have answered.
         news: Set when there are newcomers.
         ending: Set when somebody asked for the end.
+        deadline: When it is over, by a clock that nobody sets.
         ended: Set when it has ended and that is written.
     """
 
@@ -133,6 +144,10 @@ class LiveSession:
     news: asyncio.Event = field(default_factory=asyncio.Event)
     ending: Ending | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    deadline: Deadline = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.deadline = Deadline.of(self.session)
 
     @property
     def session_id(self) -> str:
@@ -158,7 +173,12 @@ class LiveSession:
 
     def remaining_s(self) -> float:
         """Seconds until its deadline."""
-        return (self.session.expires_at_ns - time.time_ns()) / 1e9
+        return self.deadline.remaining_s
+
+    @property
+    def now_ns(self) -> int:
+        """Now, by the wall clock as it stood when the session began: so that it lasted as long as it did."""
+        return self.session.started_at_ns + self.deadline.elapsed_ns
 
 
 class SessionBook:
@@ -289,7 +309,7 @@ class SessionBook:
         if self._live.get(live.session_id) is not live:
             return
         ending = live.ending or conclude(live.current())
-        ended_at_ns = time.time_ns() // 1000 * 1000
+        ended_at_ns = live.now_ns // 1000 * 1000
         live.session = replace(
             live.session,
             status=ending.status,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import structlog
 
@@ -67,7 +66,7 @@ class Expulsion:
                 self._registry.expel(agent.agent_id)
 
     def _end(self, live: LiveSession, collector: LiveCollector, reason: str) -> None:
-        collector.unknown = collector.unknown_since(live.session.started_at_ns, to_ns=time.time_ns(), cause=reason)
+        collector.unknown = collector.unknown_since(live.session.started_at_ns, to_ns=live.now_ns, cause=reason)
         self._book.end_collector(collector, Status.FAILED, ReasonCode.AGENT_GONE, reason)
 
     async def _part(self, agent_id: str, collector_ids: list[str]) -> None:

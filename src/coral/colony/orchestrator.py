@@ -314,7 +314,7 @@ class Orchestrator:
                 "or when it is heard of again."
             )
             _log.warning("detach not confirmed", collector_id=collector.collector_id, error=str(error))
-            collector.unknown = collector.unknown_since(live.session.started_at_ns, to_ns=time.time_ns(), cause=reason)
+            collector.unknown = collector.unknown_since(live.session.started_at_ns, to_ns=live.now_ns, cause=reason)
             if live.ending is not None:
                 live.ending.reason = f"{live.ending.reason} {reason}"
             self._book.end_collector(collector, Status.LOST, ReasonCode.AGENT_GONE, reason)

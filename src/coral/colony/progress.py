@@ -19,8 +19,8 @@ from coral.wire.convert import instance_from, ledger_from
 MAX_SEQUENCE = 1 << 62
 """Far beyond what a collector can reach, far below where sums of counters leave 64 bits."""
 
-MAX_DURATION_NS = 10_000_000_000_000
-"""Sessions last at most 600 s, and a call is measured within one."""
+MAX_DURATION_NS = 31 * 86_400 * 1_000_000_000
+"""Sessions last at most 600 s, but a call that was open while its host was suspended lasted as long as that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +172,9 @@ def advance(progress: Progress, batches: Sequence[Received], *, storing: bool = 
         histogram.add(durations)
     ledger, snapshot_at_ns = progress.ledger, progress.snapshot_at_ns
     for batch in batches:
-        if batch.ledger is not None:
+        # What a detour delivers late says nothing new: counters only rise, and nothing follows the final ones.
+        late = progress.ledger.final or (batch.ledger is not None and batch.ledger.entered < ledger.entered)
+        if batch.ledger is not None and (batch.final or not late):
             ledger, snapshot_at_ns = batch.ledger, batch.received_ns
     final = next((batch for batch in batches if batch.final), None)
     moved = replace(

@@ -192,7 +192,9 @@ class Queries:
             slow = list(live.slowest)
         else:
             histogram, slow = await self._events.read(lambda cursor: _stored_results(cursor, session_id))
-        return Results(session=session, statistics=statistics(session, histogram), slowest=slow, histogram=histogram)
+        now_ns = live.now_ns if live is not None else None
+        found = statistics(session, histogram, now_ns=now_ns)
+        return Results(session=session, statistics=found, slowest=slow, histogram=histogram)
 
     async def _reached(self, session_id: str) -> dict[str, int]:
         live = self._book.get(session_id)

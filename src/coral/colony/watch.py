@@ -2,7 +2,8 @@
 
 An agent holds its deadlines alone. The colony only listens: it resumes streams after the sequence that the database holds,
 starts a successor when an agent comes back without the collector, takes in hosts on which the service appears meanwhile, and
-gives up on an agent of which there is no word long after the deadline.
+gives up on an agent of which there is no word long after the deadline. A link that says nothing is dialled anew: it may be
+dead without either end knowing, and the next one work.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import structlog
 
 from coral.colony.book import LiveCollector, LiveSession, SessionBook
 from coral.colony.collectors import Collectors
+from coral.colony.deadline import boot_ns
 from coral.colony.ingest import Ingest
 from coral.colony.pool import AgentPool, Backoff
 from coral.colony.progress import receive
@@ -29,7 +31,8 @@ from coral.wire._generated.colony.v1 import debug_pb2
 
 _log = structlog.get_logger(__name__)
 GRACE_S = 5.0
-_UTMOST_S = 60.0
+_UTMOST_S = 600.0
+"""How long after a deadline an agent may still send what it has: for so long it keeps it."""
 _NO_PATIENCE_S = 0.05
 _WORTHWHILE_S = 0.5
 _MAX_MALFORMED = 5
@@ -59,7 +62,8 @@ class Watch:
         self._slots = slots
         self._silent_s = silent_s
         self._grace_s = grace_s
-        self._began_ns = time.time_ns()
+        self._began_boot_ns = boot_ns()
+        self._redialled_at: dict[str, float] = {}
         registry.on_services(self._services_changed)
 
     def agent_came(self, agent_id: str, *, reborn: bool) -> None:
@@ -172,6 +176,8 @@ class Watch:
                         collector, Status.FAILED, ReasonCode.NONE, f"Its agent sends what cannot be read: {error}."
                     )
             except (CoralError, TimeoutError) as error:
+                if isinstance(error, TimeoutError):
+                    self._redial(collector.agent_id)
                 # Once for each thing that is in the way: attempts go on for as long as an agent is away.
                 log = _log.debug if str(error) == trouble else _log.info
                 log("stream broken", agent_id=collector.agent_id, collector_id=collector.collector_id, error=str(error))
@@ -189,8 +195,11 @@ class Watch:
                     message = await anext(batches, None)
                 if message is None:
                     return
-                batch = receive(message, collector_id=collector.collector_id, received_ns=time.time_ns())
+                collector.heard_boot_ns, received_ns = boot_ns(), live.now_ns
+                batch = receive(message, collector_id=collector.collector_id, received_ns=received_ns)
                 backoff.reset()
+                if batch.ledger is not None:
+                    collector.received_ns = received_ns
                 await self._ingest.put(live, collector, batch)
                 if batch.final:
                     await collector.ended.wait()
@@ -213,14 +222,16 @@ class Watch:
     def _patience_s(self, live: LiveSession, collector: LiveCollector) -> float:
         """For how long a word of an agent is waited for still, beyond the deadline; never quite 0."""
         # A colony that was down at the deadline gives its agents the same time, from when it came back.
-        last_word_ns = max(live.session.expires_at_ns, self._began_ns, collector.progress.snapshot_at_ns)
-        return max(_NO_PATIENCE_S, self._grace_s - (time.time_ns() - last_word_ns) / 1e9)
+        if collector.unstored:  # it has spoken; the database is what is waited for
+            return self._grace_s
+        last_word_ns = max(live.deadline.at_boot_ns, self._began_boot_ns, collector.heard_boot_ns)
+        return max(_NO_PATIENCE_S, self._grace_s - (boot_ns() - last_word_ns) / 1e9)
 
     def _give_up(self, live: LiveSession, collector: LiveCollector) -> bool:
         """Ends a collector of which there was no word long after its deadline; returns whether that is so."""
         expires_at_ns = live.session.expires_at_ns
-        overdue_s = (time.time_ns() - max(expires_at_ns, self._began_ns)) / 1e9
-        if self._patience_s(live, collector) > _NO_PATIENCE_S and overdue_s < _UTMOST_S:
+        overdue_s = (boot_ns() - max(live.deadline.at_boot_ns, self._began_boot_ns)) / 1e9
+        if collector.unstored or (self._patience_s(live, collector) > _NO_PATIENCE_S and overdue_s < _UTMOST_S):
             return False
         reason = f"Agent {collector.agent_id!r} was not heard of after the deadline; it detaches by itself."
         collector.unknown = collector.unknown_since(live.session.started_at_ns, to_ns=expires_at_ns, cause=reason)
@@ -253,7 +264,7 @@ class Watch:
                     self._book.save_collector(old)
                 await self._pause(old, backoff.pause_s())
                 continue
-            old.unknown = old.unknown_since(live.session.started_at_ns, to_ns=time.time_ns(), cause=cause)
+            old.unknown = old.unknown_since(live.session.started_at_ns, to_ns=live.now_ns, cause=cause)
             self._book.end_collector(old, Status.FAILED, ReasonCode.AGENT_GONE, cause)
             self._book.report(live, new, new.instances, active=new.status is Status.ACTIVE)
             live.feed.publish(None)
@@ -263,7 +274,7 @@ class Watch:
 
     def _close(self, live: LiveSession, old: LiveCollector, cause: str, answered: str) -> None:
         """Ends a collector that got no successor."""
-        end_ns = min(time.time_ns(), live.session.expires_at_ns)
+        end_ns = min(live.now_ns, live.session.expires_at_ns)
         old.unknown = old.unknown_since(live.session.started_at_ns, to_ns=end_ns, cause=cause)
         if live.ending is not None:
             self._book.end_collector(old, live.ending.status, live.ending.reason_code, cause)
@@ -271,6 +282,13 @@ class Watch:
             self._book.end_collector(old, Status.EXPIRED, ReasonCode.DEADLINE, f"{cause} Until the deadline: {answered}")
         else:
             self._book.end_collector(old, Status.LOST, ReasonCode.AGENT_GONE, cause)
+
+    def _redial(self, agent_id: str) -> None:
+        """Has the next call to an agent make a connection of its own, once for all that wait for that agent."""
+        now = time.monotonic()
+        if now - self._redialled_at.get(agent_id, -self._silent_s) >= self._silent_s:
+            self._redialled_at[agent_id] = now
+            self._pool.renew(agent_id)
 
     def _known(self, collector: LiveCollector) -> Agent | None:
         """The agent of a collector; None if the registry lost it, until it registers again."""

@@ -95,6 +95,28 @@ def test_final_batch() -> None:
     assert progress.whole_ledger.balanced
 
 
+def test_late_snapshots_count_for_nothing() -> None:
+    """A snapshot that a detour delivered after a newer one changes no counter, and none does after the final one."""
+    newer, older = (
+        ledger_to(Ledger(entered=20, returned=20, emitted=20)),
+        ledger_to(Ledger(entered=10, returned=9, emitted=9)),
+    )
+    progress, _ = advance(START, [batch([1], ledger=newer), batch([2], ledger=older)])
+    assert (progress.ledger.entered, progress.ledger.returned, progress.last_sequence) == (20, 20, 2)
+    final, _ = advance(progress, [batch([], final=True, status="detached", ledger=newer, last_sequence=2)])
+    again, _ = advance(final, [batch([], ledger=older)])
+    assert (again.ledger, again.ledger.final, again.status) == (final.ledger, True, Status.DETACHED)
+
+
+def test_call_over_a_suspended_night() -> None:
+    """A call that was open while its host slept for twelve hours is an event as any other."""
+    made = np.zeros(1, EVENT)
+    made["sequence"], made["duration_ns"], made["kind"] = 1, 12 * 3600 * 10**9, RecordKind.RETURN
+    night = to_batch(made, Origin(collector_id="c", agent_id="a", service_name="svc", function_name="f"))
+    progress, table = advance(START, [batch([1], arrow_ipc=encode(night))])
+    assert (table["duration_ns"].to_pylist(), progress.histogram.max_ns) == ([12 * 3600 * 10**9], 12 * 3600 * 10**9)
+
+
 def test_what_cannot_be_stored_is_dropped() -> None:
     """Without space every new sequence is counted as dropped, and none is kept."""
     progress, table = advance(START, [batch([1, 2, 3]), batch([3, 4])], storing=False)
