@@ -13,6 +13,9 @@ from coral.kernel.engine import Drained, Engine
 _PAUSE_S = 0.005
 """After a wake-up: a pause makes the next drain a bulk one instead of one wake-up per record (71 ns a record)."""
 _IDLE_S = 0.25
+_UNDELIVERED = 8
+"""Drains that the event loop has not taken yet, at most. While it is that far behind, records stay in the ring: what finds no
+room there the kernel counts, and memory has an end."""
 
 
 class Pump:
@@ -28,6 +31,7 @@ class Pump:
         self._deliver = deliver
         self._wall = WallOffset()
         self._draining = threading.Lock()
+        self._room = threading.Semaphore(_UNDELIVERED)
         self._stopped = threading.Event()
 
     async def run(self) -> None:
@@ -56,8 +60,20 @@ class Pump:
 
     def _drain(self, loop: asyncio.AbstractEventLoop) -> bool:
         with self._draining:
-            drained = self._engine.drain()
-            found = bool(len(drained.events) or len(drained.control))
-            if found:
-                loop.call_soon_threadsafe(self._deliver, drained, self._wall.now_ns())
+            found, more = False, True
+            while more:
+                while not self._room.acquire(timeout=_IDLE_S):
+                    if self._stopped.is_set():
+                        return found
+                drained = self._engine.drain()
+                more = drained.more
+                if len(drained.events) or len(drained.control):
+                    found = True
+                    loop.call_soon_threadsafe(self._hand_over, drained, self._wall.now_ns())
+                else:
+                    self._room.release()
             return found
+
+    def _hand_over(self, drained: Drained, offset_ns: int) -> None:
+        self._room.release()
+        self._deliver(drained, offset_ns)

@@ -10,6 +10,7 @@ from typing import Any
 
 from coral.agent.collector import Collector
 from coral.agent.collectors import Collectors
+from coral.agent.gather import BATCH_EVENTS, Gather
 from coral.agent.policy import LocalPolicy
 from coral.agent.sdk_hint import answers
 from coral.events import batch
@@ -22,10 +23,6 @@ from coral.wire import convert, paging
 from coral.wire._generated.mesh.v1 import ebpf_pb2, ebpf_pb2_grpc
 from coral.wire.metadata import COLONY_KEY
 
-_BATCH_EVENTS = 65_536
-_FULL_EVENTS = 16_384
-"""A batch of this size is sent at once; smaller ones wait for more, which costs a reader up to ``_GATHER_S``."""
-_GATHER_S = 0.1
 _SNAPSHOT_S = 1.0
 _LAST_TIME_NS = (1 << 63) - 1
 
@@ -144,15 +141,17 @@ class DebugServicer(ebpf_pb2_grpc.DebugServiceServicer):
                 hint="Give the last sequence that was received.",
             )
         sent_revision = -1
+        gather, clock = Gather(), asyncio.get_running_loop().time
         with collector.listen() as changed:
             while True:
                 changed.clear()
                 ended = collector.ended.is_set()
-                events = collector.window.after(after, _BATCH_EVENTS)
+                events = collector.window.after(after, BATCH_EVENTS)
                 first, after = (int(events["sequence"][0]), int(events["sequence"][-1])) if len(events) else (0, after)
                 final = ended and after == collector.window.last_sequence
                 # Read before the yield: what changes while the reader takes the batch is for the next one.
                 revision = collector.revision
+                gather.sent(now_s=clock(), events=len(events))
                 yield ebpf_pb2.UprobeEventBatch(
                     arrow_ipc=batch.encode(batch.to_batch(events, collector.origin)) if len(events) else b"",
                     first_sequence=first,
@@ -172,8 +171,9 @@ class DebugServicer(ebpf_pb2_grpc.DebugServiceServicer):
                     with suppress(TimeoutError):
                         async with asyncio.timeout(_SNAPSHOT_S):
                             await changed.wait()
-                if collector.window.last_sequence - after < _FULL_EVENTS and not collector.ended.is_set():
-                    await asyncio.sleep(_GATHER_S)
+                pause_s = gather.wait_s(now_s=clock(), waiting=collector.window.last_sequence - after)
+                if pause_s and not collector.ended.is_set():
+                    await asyncio.sleep(pause_s)
 
 
 def _ledger(collector: Collector) -> ebpf_pb2.Ledger:

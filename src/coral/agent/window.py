@@ -6,7 +6,10 @@ from collections import deque
 
 import numpy as np
 
-from coral.events.record import EVENT, Array
+from coral.events.record import EVENT, Array, joined
+
+_SMALL = 1024
+"""Parts are put together up to this many events: a slow stream would else make one of every few events, and thousands."""
 
 
 class Window:
@@ -28,10 +31,12 @@ class Window:
 
     def append(self, events: Array) -> None:
         """Adds events whose sequences go on from ``last_sequence``."""
-        if not len(events):
+        if not (added := len(events)):
             return
+        if self._parts and len(self._parts[-1]) + len(events) <= _SMALL:
+            events = joined([self._parts.pop(), events])
         self._parts.append(events)
-        self._kept += len(events)
+        self._kept += added
         self.last_sequence = int(events["sequence"][-1])
 
     def shrink(self, events: int) -> None:
@@ -58,7 +63,7 @@ class Window:
             count += len(piece)
             if count >= limit:
                 break
-        return np.concatenate(chosen) if chosen else np.zeros(0, EVENT)
+        return joined(chosen) if chosen else np.zeros(0, EVENT)
 
     def between(self, start_ns: int, end_ns: int, last_sequence: int) -> Array:
         """Kept events with ``start_ns <= timestamp_ns < end_ns`` up to a sequence, ordered by (timestamp, sequence)."""
@@ -66,6 +71,6 @@ class Window:
             part[(part["timestamp_ns"] >= start_ns) & (part["timestamp_ns"] < end_ns) & (part["sequence"] <= last_sequence)]
             for part in self._parts
         ]
-        events = np.concatenate(chosen) if chosen else np.zeros(0, EVENT)
+        events = joined(chosen) if chosen else np.zeros(0, EVENT)
         ordered: Array = events[np.lexsort((events["sequence"], events["timestamp_ns"]))]
         return ordered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,61 +61,107 @@ def to_batch(events: Array, origin: Origin) -> pa.RecordBatch:
         A batch of ``SCHEMA``, in the same order.
     """
     size = len(events)
-    constant = pa.array(np.zeros(size, "i4"))
-
-    def same(value: str) -> pa.DictionaryArray:
-        return pa.DictionaryArray.from_arrays(constant, pa.array([value]))
-
-    is_entry = (events["kind"] == RecordKind.ENTRY).astype("i4")
-    event_type = pa.DictionaryArray.from_arrays(pa.array(is_entry), pa.array(["return", "entry"]))
-    no_arguments = pa.ListArray.from_arrays(
-        pa.array(np.zeros(size + 1, "i4")), pa.array([], _ARGUMENT), type=SCHEMA.field("args").type
-    )
+    kinds = events["kind"]
+    plain = not kinds.any()  # returns only, as nearly all events are
+    if plain:
+        event_type = _same("return", size)
+    else:
+        is_entry = (kinds == RecordKind.ENTRY).astype("i4")
+        event_type = pa.DictionaryArray.from_arrays(pa.array(is_entry), pa.array(["return", "entry"]))
+    no_arguments, no_return, no_labels = _nothing(_room(size))
     return pa.RecordBatch.from_arrays(
         [
             pa.array(events["timestamp_ns"]),
-            same(origin.collector_id),
-            same(origin.agent_id),
-            same(origin.service_name),
-            same(origin.function_name),
+            _same(origin.collector_id, size),
+            _same(origin.agent_id, size),
+            _same(origin.service_name, size),
+            _same(origin.function_name, size),
             event_type,
             pa.array(events["duration_ns"]),
             pa.array(events["pid"]),
             pa.array(events["tid"]),
-            no_arguments,
-            pa.nulls(size, _RETURN),
-            _labels(events, origin.sites),
+            no_arguments.slice(0, size),
+            no_return.slice(0, size),
+            no_labels.slice(0, size) if plain else _labels(events, origin.sites),
             pa.array(events["sequence"]),
         ],
         schema=SCHEMA,
     )
 
 
+# Columns that hold one value throughout are made once for each power of two, and cut to length: making them is most of the
+# cost of a batch otherwise.
+
+
+def _room(size: int) -> int:
+    return max(4096, 1 << (size - 1).bit_length()) if size else 4096
+
+
+def _same(value: str, size: int) -> pa.DictionaryArray:
+    """A column of one value."""
+    return _column_of(value, _room(size)).slice(0, size)
+
+
+@functools.lru_cache(maxsize=1024)
+def _column_of(value: str, room: int) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(_zeros(room).slice(0, room), pa.array([value]))
+
+
+@functools.lru_cache(maxsize=16)
+def _zeros(room: int) -> pa.Array:
+    """Numbers for rows, and one more for where the last row ends."""
+    return pa.array(np.zeros(room + 1, "i4"))
+
+
+@functools.lru_cache(maxsize=16)
+def _nothing(room: int) -> tuple[pa.ListArray, pa.Array, pa.MapArray]:
+    """Columns of no arguments, no return value and no labels."""
+    none = pa.array([], pa.string())
+    return (
+        pa.ListArray.from_arrays(_zeros(room), pa.array([], _ARGUMENT), type=SCHEMA.field("args").type),
+        pa.nulls(room, _RETURN),
+        pa.MapArray.from_arrays(_zeros(room), none, none),
+    )
+
+
 def _labels(events: Array, sites: Sequence[Site]) -> pa.MapArray:
     """``exit`` and ``to`` for calls that left by a tail jump; empty for the rest."""
     tails = np.flatnonzero(events["kind"] == RecordKind.TAIL)
-    named = np.array([bool(site.to) for site in sites] or [False])
-    site_of = np.minimum(events["site"][tails], len(named) - 1)
+    targets = [site.to for site in sites] or [""]
+    site_of = np.minimum(events["site"][tails], len(targets) - 1).astype("i4")
+    named = np.array([bool(target) for target in targets])[site_of]
     per_event = np.zeros(len(events), "i4")
-    per_event[tails] = 1 + named[site_of]
+    per_event[tails] = 1 + named
     offsets = np.concatenate([[0], np.cumsum(per_event)]).astype("i4")
-    keys: list[str] = []
-    values: list[str] = []
-    for index in site_of:  # tail exits are rare; a list per exit is affordable here
-        keys.append("exit")
-        values.append("tail_call")
-        if named[index]:
-            keys.append("to")
-            values.append(sites[index].to)
-    return pa.MapArray.from_arrays(pa.array(offsets), pa.array(keys, pa.string()), pa.array(values, pa.string()))
+    # Which key each entry has, and which value: the first of a call is its exit, the second, if there is one, where to.
+    second = offsets[tails][named] + 1
+    keys, values = np.zeros(offsets[-1], "i4"), np.zeros(offsets[-1], "i4")
+    keys[second], values[second] = 1, 1 + site_of[named]
+    return pa.MapArray.from_arrays(
+        pa.array(offsets),
+        pa.array(["exit", "to"]).take(pa.array(keys)),
+        pa.array(["tail_call", *targets]).take(pa.array(values)),
+    )
+
+
+_AROUND_BYTES = 16_384
+"""Of an IPC stream beside the rows and the names: schema, headers, padding."""
 
 
 def encode(table: pa.Table | pa.RecordBatch) -> bytes:
     """One Arrow IPC stream, schema included."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
+    if not isinstance(table, pa.RecordBatch):
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write(table)
+        return bytes(sink.getvalue())
+    # Memory that grows while it is written to is copied, and new to the process, several times over.
+    names = sum(column.dictionary.nbytes for column in table.columns if isinstance(column, pa.DictionaryArray))
+    buffer = pa.allocate_buffer(pa.ipc.get_record_batch_size(table) + 2 * names + _AROUND_BYTES)
+    fixed = pa.FixedSizeBufferWriter(buffer)
+    with pa.ipc.new_stream(fixed, table.schema) as writer:
         writer.write(table)
-    return bytes(sink.getvalue())
+    return bytes(buffer.slice(0, fixed.tell()))
 
 
 def decode(data: bytes) -> pa.Table:

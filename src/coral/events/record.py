@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -60,9 +61,46 @@ def number(records: Array, *, first_sequence: int, boot_to_wall_ns: int) -> Arra
     Returns:
         Events of dtype ``EVENT``, in the same order.
     """
-    events = np.zeros(len(records), EVENT)
+    events = np.empty(len(records), EVENT)
     events["sequence"] = np.arange(first_sequence, first_sequence + len(records), dtype="u8")
-    events["timestamp_ns"] = records["boot_ns"].astype("i8") + boot_to_wall_ns
+    events["timestamp_ns"] = records["boot_ns"]
+    events["timestamp_ns"] += boot_to_wall_ns
     for name in ("duration_ns", "pid", "tid", "site", "kind"):
         events[name] = records[name]
     return events
+
+
+def by_slot(records: Array) -> list[tuple[int, Array]]:
+    """Parts records by the collector that they are of, in one pass however many there are.
+
+    Args:
+        records: Of dtype ``RECORD``, in the order of the ring.
+
+    Returns:
+        Slots, in rising order, each with its records in the order of the ring.
+    """
+    if not len(records):
+        return []
+    slots = records["slot"]
+    if slots.min() == slots.max():
+        return [(int(slots[0]), records)]
+    small = slots.astype("u1")  # there are 64 at most; numpy sorts bytes in one pass
+    order = np.argsort(small, kind="stable")
+    ordered = records.view(f"V{RECORD.itemsize}").take(order).view(RECORD)
+    ends = np.cumsum(np.bincount(small))
+    found = np.flatnonzero(np.diff(ends, prepend=0))
+    starts = np.concatenate([[0], ends[found][:-1]])
+    return [(int(slot), ordered[start : ends[slot]]) for slot, start in zip(found, starts, strict=True)]
+
+
+def joined(parts: Sequence[Array]) -> Array:
+    """One array of what the parts hold, in order. As bytes: numpy copies structures a field at a time.
+
+    Args:
+        parts: Of one dtype, each contiguous; at least one. A single one is returned as it is.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    layout = parts[0].dtype
+    whole: Array = np.concatenate([part.view(f"V{layout.itemsize}") for part in parts]).view(layout)
+    return whole

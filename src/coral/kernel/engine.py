@@ -32,7 +32,7 @@ from coral.kernel.layout import (
 )
 from coral.kernel.maps import Map
 from coral.kernel.programs import Programs
-from coral.kernel.ring import Ring
+from coral.kernel.ring import AT_ONCE, Ring
 from coral.model.addresses import FileOffset
 from coral.model.errors import FailedPrecondition, ResourceExhausted
 from coral.model.probe import Mode, ProbeConfig, ProbeFilter
@@ -69,10 +69,17 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What a drain brought: process control records that happened before the newest of the events, and the events."""
+    """What a drain brought.
+
+    Attributes:
+        control: Process control records, all that happened before the newest of the events.
+        events: The events.
+        more: Whether a drain brought as much as it may: the rings may hold more.
+    """
 
     control: Array
     events: Array
+    more: bool = False
 
 
 class Engine:
@@ -304,9 +311,14 @@ class Engine:
         self._poll.poll(timeout_s)
 
     def drain(self) -> Drained:
-        """Takes what the rings hold. Control is read after the events, so that each event's process is known by then."""
+        """Takes what the rings hold, up to ``AT_ONCE`` of each.
+
+        Control is read after the events, so that each event's process is known by then: all of it, since its ring has room for
+        fewer than that.
+        """
         events = self._events.drain()
-        return Drained(control=self._control.drain(), events=events)
+        control = self._control.drain()
+        return Drained(control=control, events=events, more=max(len(events), len(control)) >= AT_ONCE)
 
     def close(self) -> None:
         """Unloads everything."""

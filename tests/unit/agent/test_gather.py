@@ -1,0 +1,28 @@
+"""When a stream of events sends."""
+
+import pytest
+
+from coral.agent.gather import FULL_EVENTS, GATHER_S, Gather
+
+
+def test_the_first_event_after_a_quiet_time_waits_for_nothing() -> None:
+    """Neither at the beginning, nor when the last batch is longer ago than a steady stream waits."""
+    gather = Gather()
+    assert gather.wait_s(now_s=100.0, waiting=1) == 0
+    gather.sent(now_s=100.0, events=1)
+    assert gather.wait_s(now_s=100.0 + GATHER_S, waiting=1) == 0
+
+
+def test_events_of_a_steady_stream_wait_for_the_next_batch() -> None:
+    """As long as is left since the last one, unless they already fill a batch."""
+    gather = Gather()
+    gather.sent(now_s=100.0, events=1)
+    assert gather.wait_s(now_s=100.0 + GATHER_S / 4, waiting=FULL_EVENTS - 1) == pytest.approx(0.75 * GATHER_S)
+    assert gather.wait_s(now_s=100.0, waiting=FULL_EVENTS) == 0
+
+
+def test_a_mere_snapshot_delays_nothing() -> None:
+    """Counters that were sent without events are no reason to wait."""
+    gather = Gather()
+    gather.sent(now_s=100.0, events=0)
+    assert gather.wait_s(now_s=100.0, waiting=1) == 0
