@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-from bench import attach_all, attach_time, functions, help_cost, sustained, trust_cost
+from bench import attach_all, attach_time, drain, functions, help_cost, idle, sustained, trust_cost
 
 
 def main() -> int:
@@ -16,7 +16,9 @@ def main() -> int:
     parser.add_argument("--rate", type=int, default=20_000, help="calls per second of the sustained run")
     parser.add_argument("--seconds", type=int, default=60, help="of the sustained run")
     parser.add_argument(
-        "--only", choices=("help", "attach", "functions", "trust", "sustained", "attach_all"), help="run one of them"
+        "--only",
+        choices=("help", "attach", "functions", "trust", "idle", "drain", "sustained", "attach_all"),
+        help="run one of them",
     )
     parser.add_argument("--server", default="", help="of attach_all: nginx, redis, postgres or caddy; all of them without")
     chosen = parser.parse_args()
@@ -31,6 +33,10 @@ def main() -> int:
         results.append(functions.run(times=9))
     if chosen.only in (None, "trust"):
         results.append(trust_cost.run(times=60))
+    if chosen.only in (None, "idle"):
+        results.append(idle.run(seconds=60))
+    if chosen.only in (None, "drain"):
+        results.append(drain.run(times=4))
     if chosen.only in (None, "sustained"):
         results.append(sustained.run(rate=chosen.rate, seconds=chosen.seconds))
     if chosen.only == "attach_all":  # not among the others: it analyses every function of four servers first
