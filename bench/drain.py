@@ -1,7 +1,8 @@
 """The agent's way from the ring to what it sends, alone: how many records a second does one core take?
 
 The ring is memory with the kernel's layout; everything behind it is the agent's own: reading, parting by collector,
-numbering, the window, Arrow, the IPC stream of a batch. In CPU time of the thread, so that what else the machine does is not in it.
+numbering, the window, Arrow, the IPC stream of a batch. In CPU time of the thread, so that what else the machine does is not
+in it.
 """
 
 from __future__ import annotations

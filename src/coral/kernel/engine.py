@@ -313,8 +313,8 @@ class Engine:
     def drain(self) -> Drained:
         """Takes what the rings hold, up to ``AT_ONCE`` of each.
 
-        Control is read after the events, so that each event's process is known by then: all of it, since its ring has room for
-        fewer than that.
+        Control is read after the events, so that the process of each is known by then; all of it, since its ring has room
+        for fewer than that.
         """
         events = self._events.drain()
         control = self._control.drain()
