@@ -15,6 +15,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,7 @@ from faults.checker import Leaves, Truth, identities, session_faults, text_fault
 from faults.stack import FaultStack, Steady
 
 CASES: dict[str, Case] = {}
+Setting = Callable[[FaultStack], AbstractContextManager[Any]]
 _WAIT_S = 60.0
 
 
@@ -107,6 +109,8 @@ class Case:
         restarts: Whether a daemon is started anew in it.
         soak: Whether it may be drawn in a soak.
         seconds: Deadline of the sessions.
+        setting: Where its daemons are set up before they start: links, disks, clocks of their own; what it yields is
+            ``scene.stack.setting``. Cases of one setting share their daemons, unless one has ``own_stack``.
     """
 
     name: str
@@ -118,6 +122,7 @@ class Case:
     restarts: bool = False
     soak: bool = True
     seconds: float = 120
+    setting: Setting | None = None
 
 
 def fault(
@@ -130,6 +135,7 @@ def fault(
     restarts: bool = False,
     soak: bool = True,
     seconds: float = 120,
+    setting: Setting | None = None,
 ) -> Callable[[Callable[[Scene], None]], Callable[[Scene], None]]:
     """Makes a function a case; the arguments are those of ``Case``."""
 
@@ -138,7 +144,7 @@ def fault(
             raise ValueError(f"there are two cases called {name!r}")
         CASES[name] = Case(
             name=name, run=run, leaves=leaves, kinds=kinds, alone=alone, own_stack=own_stack, restarts=restarts, soak=soak,
-            seconds=seconds,
+            seconds=seconds, setting=setting,
         )  # fmt: skip
         return run
 
@@ -158,7 +164,7 @@ def begin(scene: Scene, case: Case) -> None:
 def end(scene: Scene, case: Case) -> None:
     """Lets the programs end their calls, detaches, and judges."""
     for program in scene.programs:
-        if program.alive:
+        if program.alive and not program.stopped:
             scene.rates.append(program.stop())
     for program in scene.programs:
         session_id = scene.sessions[program.service]
@@ -168,7 +174,8 @@ def end(scene: Scene, case: Case) -> None:
     for program in scene.programs:
         calls, returned, wrong = program.counted()
         scene.expect(wrong == 0, f"{program.function} gave {wrong} wrong results")
-        truth = Truth(calls=calls, returned=returned, rate=program.rate)
+        unsure = 0 if program.alive else program.threads
+        truth = Truth(calls=calls, returned=returned, rate=program.rate, unsure=unsure)
         document = scene.check(scene.sessions[program.service], case.leaves, truth)
         scene.notes.append(brief(program.function, document, calls))
     scene.faults += text_faults(program.pid for program in scene.programs if program.alive)
