@@ -13,6 +13,7 @@ import structlog
 
 from coral.agent.collectors import Collectors
 from coral.agent.lockdown import Switch
+from coral.agent.pace import Pace
 from coral.agent.processes import Processes
 from coral.agent.refusals import Refusal, Refusals
 from coral.client.colony import ColonyClient
@@ -21,10 +22,7 @@ from coral.model.errors import CoralError, DeadlineExceeded, Unavailable
 from coral.wire import convert
 from coral.wire._generated.colony.v1 import registry_pb2
 
-_FIRST_RETRY_S = 0.25
-_LAST_RETRY_S = 5.0
 _CALL_S = 5.0
-_MIN_PAUSE_S = 0.1
 
 _log = structlog.get_logger(__name__)
 
@@ -63,6 +61,7 @@ class Registration:
         self._collectors = collectors
         self._switch = switch
         self._refusals = refusals or Refusals()
+        self._pace = Pace()
         self._line: tuple[Endpoint, ColonyClient] | None = None
 
     async def run(self) -> None:
@@ -73,20 +72,22 @@ class Registration:
             await self._hang_up()
 
     async def _keep(self) -> None:
-        pause_s = _FIRST_RETRY_S
         while True:
             colony = self._colony().address
             try:
                 response = await (await self._client()).register(self._request(), timeout_s=_CALL_S)
                 _log.info("registered", colony=colony, epoch=response.epoch)
-                pause_s = _FIRST_RETRY_S
-                await self._stay(response.epoch, response.heartbeat_ms / 1000)
+                self._pace.registered()
+                self._pace.told(response.heartbeat_ms)
+                await self._stay(response.epoch)
+                continue
             except (Unavailable, DeadlineExceeded) as error:
-                _log.warning("the colony is away", colony=colony, reason=str(error), retry_s=pause_s)
+                pause_s = self._pace.retry_s()
+                _log.warning("the colony is away", colony=colony, reason=str(error), retry_s=round(pause_s, 2))
             except CoralError as error:
-                _log.error("the colony refuses this agent", colony=colony, reason=str(error), retry_s=pause_s)
+                pause_s = self._pace.retry_s()
+                _log.error("the colony refuses this agent", colony=colony, reason=str(error), retry_s=round(pause_s, 2))
             await asyncio.sleep(pause_s)
-            pause_s = min(_LAST_RETRY_S, 2 * pause_s)
 
     async def _client(self) -> ColonyClient:
         """The connection, a new one when the certificate was renewed."""
@@ -101,11 +102,12 @@ class Registration:
         if line is not None:
             await line[1].close()
 
-    async def _stay(self, epoch: int, heartbeat_s: float) -> None:
+    async def _stay(self, epoch: int) -> None:
         """Sends heartbeats until the colony wants the agent to register again."""
+        pause_s = self._pace.first_s()
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(_MIN_PAUSE_S, heartbeat_s)):
+                async with asyncio.timeout(pause_s):
                     await self._processes.services_changed.wait()
             self._processes.services_changed.clear()
             refusals = self._refusals.take()
@@ -120,12 +122,25 @@ class Registration:
             )
             try:
                 response = await (await self._client()).heartbeat(request, timeout_s=_CALL_S)
+            except (Unavailable, DeadlineExceeded) as error:
+                # Not a registration at once, which costs more: a colony that is back says whether it needs one.
+                self._refusals.put_back(refusals)
+                pause_s = self._pace.retry_s()
+                _log.warning(
+                    "the colony is away", colony=self._colony().address, reason=str(error), retry_s=round(pause_s, 2)
+                )
+                await asyncio.sleep(pause_s)
+                pause_s = 0.0
+                continue
             except CoralError:
                 self._refusals.put_back(refusals)
                 raise
             if response.register_again:
                 return
-            await asyncio.sleep(_MIN_PAUSE_S)
+            self._pace.registered()
+            self._pace.told(response.heartbeat_ms)
+            pause_s = self._pace.next_s()
+            await asyncio.sleep(self._pace.least_s())
 
     def _request(self) -> registry_pb2.RegisterAgentRequest:
         return registry_pb2.RegisterAgentRequest(

@@ -32,6 +32,7 @@ CALL_TIMEOUT_S = 10.0
 ATTACH_TIMEOUT_S = 30.0
 QUERY_TIMEOUT_S = 40.0
 _PAGE = 500
+_DIRECTORY_PAGE = 2_000
 
 
 class ColonyClient:
@@ -158,15 +159,28 @@ class ColonyClient:
             await batches.aclose()
 
     async def agents(self) -> list[registry_pb2.Agent]:
-        """Every agent that the colony knows."""
-        response = await self.call(self._registry.ListAgents, registry_pb2.ListAgentsRequest(), CALL_TIMEOUT_S)
-        return list(response.agents)
+        """Every agent, online or not."""
+        found: list[registry_pb2.Agent] = []
+        token = ""
+        while True:
+            request = registry_pb2.ListAgentsRequest(page_size=_DIRECTORY_PAGE, page_token=token)
+            page = await self.call(self._registry.ListAgents, request, CALL_TIMEOUT_S)
+            found += page.agents
+            token = page.next_page_token
+            if not token:
+                return found
 
     async def services(self, name: str = "") -> list[registry_pb2.ServiceInfo]:
         """Services, one entry per service and agent; of one name if given."""
-        request = registry_pb2.ListServicesRequest(name=name)
-        response = await self.call(self._registry.ListServices, request, CALL_TIMEOUT_S)
-        return list(response.services)
+        found: list[registry_pb2.ServiceInfo] = []
+        token = ""
+        while True:
+            request = registry_pb2.ListServicesRequest(name=name, page_size=_DIRECTORY_PAGE, page_token=token)
+            page = await self.call(self._registry.ListServices, request, CALL_TIMEOUT_S)
+            found += page.services
+            token = page.next_page_token
+            if not token:
+                return found
 
     async def register(
         self, request: registry_pb2.RegisterAgentRequest, *, timeout_s: float = CALL_TIMEOUT_S

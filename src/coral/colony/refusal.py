@@ -15,6 +15,8 @@ from coral.model.errors import (
     Unavailable,
 )
 
+_NAMED = 8
+
 
 def refusal(registry: Registry, service_name: str, failures: Mapping[str, CoralError]) -> CoralError:
     """What to answer when every agent failed.
@@ -28,8 +30,9 @@ def refusal(registry: Registry, service_name: str, failures: Mapping[str, CoralE
     if all(isinstance(error, NotFound) for error in errors):
         offline = registry.offline_hosts_of(service_name)
         if offline and not registry.services(service_name):
+            named = ", ".join(offline[:_NAMED]) + (f" and {len(offline) - _NAMED:,} more" if len(offline) > _NAMED else "")
             return Unavailable(
-                f"Service {service_name!r} was last seen on {', '.join(offline)}, which is offline.",
+                f"Service {service_name!r} was last seen on {named}, which is offline.",
                 hint="Start the agent there again with `coral agent start`.",
             )
         return _not_found(registry, service_name, errors)
@@ -43,7 +46,7 @@ def refusal(registry: Registry, service_name: str, failures: Mapping[str, CoralE
 
 def _not_found(registry: Registry, service_name: str, errors: Sequence[CoralError]) -> NotFound:
     hints = list(dict.fromkeys(error.hint for error in errors if error.hint))
-    services = {service.name for service in registry.services()}
+    services = registry.service_names()
     if service_name not in services and not hints:
         hints.append(did_you_mean(service_name, services))
     messages = list(dict.fromkeys(error.message for error in errors))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -181,10 +182,10 @@ def service_to(service: Service) -> registry_pb2.ServiceInfo:
 def service_from(message: registry_pb2.ServiceInfo, *, agent_id: str) -> Service:
     """The service of a message that ``agent_id`` sent; what the message itself claims to be its agent is not believed."""
     return Service(
-        name=message.name,
+        name=sys.intern(message.name),  # thousands of hosts run the same
         agent_id=agent_id,
         instances=message.instances,
-        rule=message.rule,
+        rule=sys.intern(message.rule),
         sdk_enabled=message.sdk_enabled,
         sdk_addr=message.sdk_addr,
         sdk_version=message.sdk_version,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from coral.colony.registry import Registry
+from coral.colony.registry import ASKED_AT_RANDOM, Registry
 from coral.colony.store.database import Database
 from coral.colony.store.schema import CONTROL
 from coral.model.errors import NotFound, Unavailable
@@ -80,6 +81,92 @@ def test_registry(tmp_path: Path) -> None:
         assert not revived.heartbeat("a", epoch_again, [])
         later.now += 6
         assert revived.services() == []
+        await control.close()
+
+    asyncio.run(run())
+
+
+def test_a_large_fleet_reports_less_often(tmp_path: Path) -> None:
+    """Agents are asked as often as is set while they are few, else as often as the colony takes; who obeys is online."""
+
+    async def run() -> None:
+        control, clock = Database(tmp_path / "control.duckdb", CONTROL), Clock()
+        await control.open()
+        registry = Registry(control, offline_after_s=5, heartbeat_ms=1000, heartbeats_per_s=4, monotonic=clock)
+        names = [f"host-{number:03}" for number in range(40)]
+        epochs = {}
+        for name in names[:4]:
+            epochs[name], _ = await registry.register(agent(name), sees(name, "shop"))
+        assert registry.heartbeat_ms() == 1000
+        for name in names[4:]:
+            epochs[name], _ = await registry.register(agent(name), sees(name, "shop"))
+        assert registry.heartbeat_ms() == 10_000
+        for name in names[:20]:
+            assert registry.heartbeat(name, epochs[name], None)
+        clock.now += 24
+        assert sum(one.online for one in registry.agents()) == 20 + 2  # and two that were asked for 10 s at once
+        clock.now += 2
+        registry.flush()
+        assert (sum(one.online for one in registry.agents()), registry.heartbeat_ms()) == (0, 1000)
+        await control.close()
+
+        control = Database(tmp_path / "control.duckdb", CONTROL)
+        await control.open()
+        revived = Registry(control, offline_after_s=5, heartbeat_ms=1000, heartbeats_per_s=4, monotonic=clock)
+        await revived.load()
+        assert revived.heartbeat_ms() == 10_000  # from the start, lest all come back at once
+        await control.close()
+
+    asyncio.run(run())
+
+
+def test_who_comes_back_unchanged_is_not_written(tmp_path: Path) -> None:
+    """After a restart of the colony only what differs goes to the disk: an address, a new life, other services."""
+
+    async def run() -> None:
+        control = Database(tmp_path / "control.duckdb", CONTROL)
+        await control.open()
+        registry = Registry(control, offline_after_s=5)
+        for name in ("a", "b", "c"):
+            await registry.register(agent(name), sees(name, "shop"))
+        revived = Registry(control, offline_after_s=5)
+        await revived.load()
+        rows = await control.read(lambda cursor: cursor.execute("SELECT rowid, agent_id FROM agents").fetchall())
+        await revived.register(agent("a"), sees("a", "shop"))
+        await revived.register(agent("b", "b2"), sees("b", "shop"))
+        await revived.register(agent("c"), sees("c", "cart"))
+        revived.flush()
+        now = await control.read(lambda cursor: cursor.execute("SELECT rowid, agent_id, boot_id FROM agents").fetchall())
+        same = set(rows) & {(row, name) for row, name, _ in now}
+        assert ({name for _, name in same}, sorted((name, boot) for _, name, boot in now)) == (
+            {"a", "c"}, [("a", "b1"), ("b", "b2"), ("c", "b1")],
+        )  # fmt: skip
+        await control.write(lambda connection: None)
+        seen = await control.read(lambda cursor: cursor.execute("SELECT name, agent_id FROM services").fetchall())
+        assert sorted(seen) == [("cart", "c"), ("shop", "a"), ("shop", "b")]
+        await control.close()
+
+    asyncio.run(run())
+
+
+def test_nobody_asks_a_large_fleet_at_random(tmp_path: Path) -> None:
+    """A service that none of very many agents reports is not found, with the nearest names, and nobody is asked."""
+
+    async def run() -> None:
+        control = Database(tmp_path / "control.duckdb", CONTROL)
+        await control.open()
+        registry = Registry(control, offline_after_s=5)
+        names = [f"host-{number:03}" for number in range(ASKED_AT_RANDOM + 1)]
+        await asyncio.gather(*(registry.register(agent(name), sees(name, "checkout")) for name in names))
+        assert len(registry.hosts_of("checkout")) == len(names)
+        with pytest.raises(NotFound, match="257 are too many to ask each of them") as refused:
+            registry.hosts_of("chekout")
+        assert "Did you mean checkout?" in refused.value.hint
+        kept = await control.read(lambda cursor: cursor.execute("SELECT count(*) FROM agents").fetchone())
+        assert kept == (len(names),)
+        first = list(islice(registry.services_after(), 100))
+        rest = list(registry.services_after("", (first[-1].name, first[-1].agent_id)))
+        assert [one.agent_id for one in first + rest] == names
         await control.close()
 
     asyncio.run(run())

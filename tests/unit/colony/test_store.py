@@ -233,7 +233,7 @@ def test_agents_and_services_are_read_as_they_were_written(tmp_path: Path) -> No
         for seen in ([], [service]):
 
             def write(connection: duckdb.DuckDBPyConnection, seen: list[Service] = seen) -> None:
-                directory.put_agent(connection, agent)
+                directory.put_agents(connection, [agent])
                 directory.put_services(connection, {"a": seen})
 
             await database.write(write)

@@ -4,8 +4,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from typing import Any
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any, TypeVar
 
 from coral.colony.audit import Audit
 from coral.colony.collectors import Collectors
@@ -22,7 +26,9 @@ from coral.model.text import check_name
 from coral.wire._generated.colony.v1 import registry_pb2, registry_pb2_grpc
 from coral.wire.address import split_address
 from coral.wire.convert import service_from, service_to, timestamp
+from coral.wire.paging import make_token, page_size, read_token
 
+T = TypeVar("T")
 _MAX_ITEMS = 10_000
 _MAX_REFUSALS = 100
 
@@ -39,7 +45,6 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         slots: Slots,
         audit: Audit,
         tasks: Tasks,
-        heartbeat_ms: int,
         sight: Sight,
     ) -> None:
         self._registry = registry
@@ -48,7 +53,6 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         self._slots = slots
         self._audit = audit
         self._tasks = tasks
-        self._heartbeat_ms = heartbeat_ms
         self._sight = sight
 
     async def RegisterAgent(
@@ -61,14 +65,17 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             agent = _agent(request)
             epoch, before = await self._registry.register(agent, _services(request.services, agent.agent_id))
         self._watch.agent_came(agent.agent_id, reborn=before != agent.boot_id)
-        return registry_pb2.RegisterAgentResponse(epoch=epoch, heartbeat_ms=self._heartbeat_ms)
+        return registry_pb2.RegisterAgentResponse(epoch=epoch, heartbeat_ms=self._registry.heartbeat_ms())
 
     async def Heartbeat(self, request: registry_pb2.HeartbeatRequest, context: Any) -> registry_pb2.HeartbeatResponse:
         """Notes that an agent lives; what it runs without anybody's wish is stopped."""
+        digest = _digest(request)
+        unchanged = self._registry.is_unchanged(request.agent_id, digest)
         known = self._registry.heartbeat(
             request.agent_id,
             request.epoch,
-            _services(request.services, request.agent_id),
+            None if unchanged else _services(request.services, request.agent_id),
+            digest=digest,
             lockdown=check_name(request.lockdown, "lockdown", required=False),
         )
         if known and (request.collectors or self._slots.doubts(request.agent_id)):
@@ -77,7 +84,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             self._tasks.spawn(self._collectors.reconcile(agent, reported, starting=starting))
         for refusal in request.refusals[:_MAX_REFUSALS]:
             await self._note_refusal(request.agent_id, refusal)
-        return registry_pb2.HeartbeatResponse(register_again=not known)
+        return registry_pb2.HeartbeatResponse(register_again=not known, heartbeat_ms=self._registry.heartbeat_ms())
 
     async def _note_refusal(self, agent_id: str, refusal: registry_pb2.AgentRefusal) -> None:
         """Records what an agent refused to do. That it was so is the agent's word, which is why the record is the agent's."""
@@ -91,7 +98,12 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         """All agents, online or not."""
         who = current_principal()
         async with self._audit.noting(self._audit.entry(who, "ListAgents")):
-            return registry_pb2.ListAgentsResponse(agents=[_message(agent) for agent in self._registry.agents()])
+            query: dict[str, object] = {"method": "ListAgents"}
+            after = _after(request, query)
+            known = self._registry.agents()
+            found = known[bisect_right(known, after[0], key=lambda agent: agent.agent_id) :] if after else known
+            agents, token = _page(request, query, found, key=lambda agent: [agent.agent_id])
+            return registry_pb2.ListAgentsResponse(agents=map(_message, agents), next_page_token=token)
 
     async def ListServices(
         self, request: registry_pb2.ListServicesRequest, context: Any
@@ -100,10 +112,44 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         who = current_principal()
         async with self._audit.noting(self._audit.entry(who, "ListServices", service_name=request.name)):
             check_name(request.name, "name", required=False)
-            found = self._registry.services(request.name)
+            query: dict[str, object] = {"method": "ListServices", "name": request.name}
+            after = _after(request, query)
+            services = self._registry.services_after(request.name, (after[0], after[1]) if after else ("", ""))
+            found, token = _page(request, query, services, key=lambda service: [service.name, service.agent_id])
             seen = await self._sight.sees_items(who, "ListServices", [Item(service_name=service.name) for service in found])
             shown = [service_to(service) for service, sees in zip(found, seen, strict=True) if sees]
-            return registry_pb2.ListServicesResponse(services=shown)
+            return registry_pb2.ListServicesResponse(services=shown, next_page_token=token)
+
+
+def _after(request: Any, query: dict[str, object]) -> list[str]:
+    """Behind what a page begins; empty for the first.
+
+    Raises:
+        InvalidArgument: The token is none of this query.
+    """
+    return list(read_token(request.page_token, query)["after"]) if request.page_token else []
+
+
+def _page(
+    request: Any, query: dict[str, object], found: Iterable[T], *, key: Callable[[T], list[str]]
+) -> tuple[list[T], str]:
+    """What a page has of what is found, and the token of the next; empty for the last. Without a size it is all: that is what
+    who knows no pages expects.
+
+    Raises:
+        InvalidArgument: The size is none.
+    """
+    if not request.page_size and not request.page_token:
+        return list(found), ""
+    size = page_size(request.page_size, field="page_size")
+    page = list(islice(found, size + 1))
+    return page[:size], make_token(query, {"after": key(page[size - 1])}) if len(page) > size else ""
+
+
+def _digest(request: registry_pb2.HeartbeatRequest) -> bytes:
+    """Tells whether an agent says the same as before: what a host runs changes less often than its heart beats."""
+    said = registry_pb2.HeartbeatRequest(services=request.services).SerializeToString(deterministic=True)
+    return hashlib.blake2b(said, digest_size=16).digest()
 
 
 def _agent(request: registry_pb2.RegisterAgentRequest) -> Agent:
