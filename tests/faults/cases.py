@@ -198,3 +198,13 @@ def brief(name: str, document: dict[str, Any], calls: int) -> str:
     unknown = len(ledger["unknown_intervals"])
     text = ", ".join(f"{key} {value}" for key, value in shown.items())
     return f"{name} {document['status']}: {calls} calls; {text}; balanced {ledger['balanced']}, {unknown} unknown"
+
+
+def within(seconds: float, what: Callable[[], bool]) -> bool:
+    """Waits until something is so; returns whether it came to be."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True

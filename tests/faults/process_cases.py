@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
+import grpc
 from support.stack import free_port
 from support.text import changed_text
 
-from faults.cases import Scene, fault
+from faults.cases import Scene, fault, within
 from faults.cgroup import oom_kill
 from faults.checker import Leaves
 from faults.footprint import workers
@@ -119,16 +120,32 @@ def kill_reader(scene: Scene) -> None:
 
 @fault("kill -9 worker", restarts=True)
 def kill_worker(scene: Scene) -> None:
-    """What readers are forked from dies: the sessions end as they would have; then the agent ends, to be started again."""
+    """What readers are forked from dies: sessions go on; a new one works, or the agent ends when it is idle."""
     os.kill(workers(scene.stack.agent_pid)[0], signal.SIGKILL)
     scene.wait_for_stored(2000)
+    with steady("c", scene.stack.state_dir) as another:
+        try:
+            session_id = scene.attach(another)
+        except grpc.RpcError as error:
+            scene.expect(error.code() is grpc.StatusCode.FAILED_PRECONDITION, f"refused with {error}")
+            scene.notes.append("a new session was refused")
+            _leaves_by_itself(scene)
+        else:
+            scene.notes.append("a new session was served")
+            scene.stack.cli.stop(session_id)
+            del scene.sessions[another.service]
+
+
+def _leaves_by_itself(scene: Scene) -> None:
+    """Ends the sessions, and waits for the agent's own end; starts it again."""
     for program in scene.programs:
         scene.rates.append(program.stop())
         scene.stack.cli.stop(scene.sessions[program.service])
-    assert scene.stack.agent_daemon is not None
-    if not _within(_ENDS_S, lambda: scene.stack.agent_daemon is None or scene.stack.agent_daemon.process.poll() is not None):
+    agent = scene.stack.agent_daemon
+    assert agent is not None
+    if not within(_ENDS_S, lambda: agent.process.poll() is not None):
         scene.faults.append(f"an agent that can read no program goes on for {_ENDS_S} s")
-        scene.stack.agent_daemon.stop()
+        agent.stop()
     scene.stack.start_agent()
 
 
@@ -234,7 +251,7 @@ def _ended_by(scene: Scene, number: int) -> None:
             (instance,) = scene.session(session_id).collectors[0].instances
             return instance.status == "exited" and instance.HasField("exit_status") and instance.exit_status == -number
 
-        scene.expect(_within(10, told), f"session {session_id} does not say that its instance ended with signal {number}")
+        scene.expect(within(10, told), f"session {session_id} does not say that its instance ended with signal {number}")
 
 
 @contextmanager
@@ -256,15 +273,5 @@ def _stopped(scene: Scene, *pids: int, settle: bool = True) -> Iterator[None]:
 def _restored(scene: Scene, within_s: float = 5) -> None:
     """Waits until the programs' code is as it was; notes a fault when that takes long."""
     for program in scene.programs:
-        restored = _within(within_s, lambda pid=program.pid: not changed_text(pid))
+        restored = within(within_s, lambda pid=program.pid: not changed_text(pid))
         scene.expect(restored, f"the code of {program.function} is still changed {within_s} s after the agent's end")
-
-
-def _within(seconds: float, what: Callable[[], bool]) -> bool:
-    """Waits until something is so; returns whether it came to be."""
-    deadline = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
