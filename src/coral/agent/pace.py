@@ -1,8 +1,8 @@
 """When an agent speaks to its colony next: at the interval that the colony asks for, and never all agents at once.
 
-A colony that comes back is met by its whole fleet. So each agent begins at a moment of its own, no two pauses are quite alike,
-and who is not answered waits a random part of a bound that doubles ("full jitter": Marc Brooker, Exponential Backoff And
-Jitter, AWS Architecture Blog, 2015).
+A colony that comes back is met by its whole fleet. So each agent begins at a moment of its own, no two pauses are quite
+alike, and who is not answered waits a random part of a bound that doubles ("full jitter": Marc Brooker, Exponential Backoff
+And Jitter, AWS Architecture Blog, 2015).
 """
 
 from __future__ import annotations
