@@ -40,6 +40,7 @@ class SyntheticCollector:
     status: str = "active"
     reason_code: str = ""
     ended: bool = False
+    unauthorised: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -322,6 +323,7 @@ class SyntheticAgent(ebpf_pb2_grpc.DebugServiceServicer):
             final=final,
             status=collector.status,
             reason_code=collector.reason_code,
+            unauthorised=collector.unauthorised,
         )
 
     def _get(self, collector_id: str) -> SyntheticCollector:

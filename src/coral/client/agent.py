@@ -97,6 +97,12 @@ class AgentClient:
         """What an attach to a function would do on this host."""
         return await self._call(_INSPECT + "ExplainFunction", request, inspect_pb2.ExplainFunctionResponse, timeout_s)
 
+    async def resolve_function(
+        self, request: inspect_pb2.ResolveFunctionRequest, *, timeout_s: float
+    ) -> inspect_pb2.ResolveFunctionResponse:
+        """What the code that an attach would probe on this host is called."""
+        return await self._call(_INSPECT + "ResolveFunction", request, inspect_pb2.ResolveFunctionResponse, timeout_s)
+
     async def _call(
         self,
         method: str,

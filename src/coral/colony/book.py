@@ -22,6 +22,7 @@ from coral.colony.store import control
 from coral.colony.store.database import Database
 from coral.model.errors import NotFound
 from coral.model.ledger import UnknownInterval
+from coral.model.principal import Principal
 from coral.model.session import Collector, Instance, InstanceStatus, ReasonCode, Session, Status
 
 _INSTANCES_EVERY_S = 2.0
@@ -128,6 +129,8 @@ class LiveSession:
         joining: Those of them that are being attached now.
         asked: The hosts that it is being attached on at first, until all have answered.
         news: Set when there are newcomers.
+        who: Who requested it; None after a restart of the colony.
+        refused: The marks of functions that policies refused for it (``function_policies``).
         ending: Set when somebody asked for the end.
         deadline: When it is over, by a clock that nobody sets.
         ended: Set when it has ended and that is written.
@@ -142,6 +145,8 @@ class LiveSession:
     joining: set[str] = field(default_factory=set)
     asked: frozenset[str] = frozenset()
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    who: Principal | None = None
+    refused: set[bytes] = field(default_factory=set)
     ending: Ending | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     deadline: Deadline = field(init=False)

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 import structlog
 
 from coral.colony.book import LiveCollector, LiveSession, SessionBook
+from coral.colony.function_policies import FunctionPolicies
 from coral.colony.pool import AgentPool
 from coral.colony.progress import Progress
 from coral.colony.slots import Slots
-from coral.model.errors import CoralError, FailedPrecondition, NotFound
+from coral.model.errors import CoralError, FailedPrecondition, NotFound, PermissionDenied
 from coral.model.probe import MIN_DURATION_NS
 from coral.model.service import Agent
 from coral.model.session import InstanceStatus, Status
@@ -24,13 +25,16 @@ from coral.wire.convert import duration, instance_from
 _log = structlog.get_logger(__name__)
 START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 5.0
+_TRIES = 2
+"""At a start whose processes change while policies are asked about them."""
 
 
 class Collectors:
     """What the colony asks of its agents."""
 
-    def __init__(self, pool: AgentPool, book: SessionBook, slots: Slots) -> None:
+    def __init__(self, pool: AgentPool, book: SessionBook, slots: Slots, functions: FunctionPolicies) -> None:
         self._pool = pool
+        self._functions = functions
         self._book = book
         self._slots = slots
         self._starting: dict[str, set[asyncio.Event]] = {}
@@ -47,6 +51,26 @@ class Collectors:
         Raises:
             CoralError: What the agent says, or Unavailable or DeadlineExceeded.
         """
+        for _ in range(_TRIES):
+            try:
+                return await self._start(live, agent)
+            except PermissionDenied as error:
+                # A process that started a moment ago has another function of that name: the policies are asked about it too.
+                if "unauthorised" not in error.details or not await self._functions.authorise_more(live, [agent]):
+                    raise
+        return await self._start(live, agent)
+
+    async def authorise_more(self, live: LiveSession, agent: Agent) -> None:
+        """Lets a collector that runs take in processes that it left alone, since the policies were not asked about what the
+        session's function is in them; if the policies let it. What goes wrong is logged: they stay as they are then.
+        """
+        try:
+            if await self._functions.authorise_more(live, [agent]):
+                await self._start(live, agent)
+        except CoralError as error:
+            _log.warning("processes left alone", session_id=live.session_id, agent_id=agent.agent_id, error=str(error))
+
+    async def _start(self, live: LiveSession, agent: Agent) -> tuple[LiveCollector, str]:
         asked = debug_pb2.AttachUprobeRequest.FromString(live.request)
         # An agent takes 1 s at least, whoever asks; the last second of a session is rounded up to it.
         remaining_ns = max(round(live.remaining_s() * 1e9), MIN_DURATION_NS)
@@ -60,6 +84,7 @@ class Collectors:
             session_id=live.session_id,
             filter=asked.filter,
             actor=live.session.requested_by,
+            authorised=asked.authorised if asked.HasField("authorised") else None,
         )
         response = await self._pool.call(
             agent,

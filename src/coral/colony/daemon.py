@@ -17,8 +17,9 @@ from coral.colony.book import SessionBook
 from coral.colony.collectors import Collectors
 from coral.colony.expulsion import Expulsion
 from coral.colony.followers import Followers
+from coral.colony.function_policies import FunctionPolicies
 from coral.colony.functions import Functions
-from coral.colony.housekeeping import cleanup, flush_registry
+from coral.colony.housekeeping import flush_registry
 from coral.colony.ingest import Ingest
 from coral.colony.inspect import Inspector
 from coral.colony.orchestrator import Orchestrator
@@ -27,6 +28,7 @@ from coral.colony.purge import Purger
 from coral.colony.queries import Queries
 from coral.colony.recovery import recover
 from coral.colony.registry import Registry
+from coral.colony.retention import Limits, Retention
 from coral.colony.secured import Secured
 from coral.colony.servicers.access import AccessServicer
 from coral.colony.servicers.audit import AuditServicer
@@ -105,7 +107,7 @@ class Colony:
         self._settings = settings
         self._state_dir = state_dir
         self._control = Database(state_dir and state_dir / "control.duckdb", CONTROL)
-        self._events = Database(state_dir and state_dir / "events.duckdb", EVENTS)
+        self._events = Database(state_dir and state_dir / "events.duckdb", EVENTS, replaceable=True)
         self._tasks = Tasks()
         self._audit = Audit(self._control, folder=state_dir, copy_bytes=settings.audit_copy_bytes)
         self._registry = Registry(
@@ -120,7 +122,18 @@ class Colony:
         self._pool = AgentPool(self._secured.dialling if self._secured else None)
         self._slots = Slots(self._book, slot_limits(settings))
         self._ingest = Ingest(self._events, self._book, min_free_bytes=settings.min_free_bytes)
-        self._collectors = Collectors(self._pool, self._book, self._slots)
+        self._retention = Retention(
+            control_db=self._control,
+            events_db=self._events,
+            book=self._book,
+            limits=Limits(
+                sessions_s=settings.session_retention_s,
+                events_bytes=settings.max_events_bytes,
+                free_bytes=settings.keep_free_bytes,
+            ),
+        )
+        self._function_policies = FunctionPolicies(self._pool, self._rights.authoriser, self._audit)
+        self._collectors = Collectors(self._pool, self._book, self._slots, self._function_policies)
         self._watch = Watch(
             registry=self._registry,
             pool=self._pool,
@@ -202,13 +215,7 @@ class Colony:
                     group.create_task(prune_forever(self._audit, retention_s=self._settings.audit_retention_s)),
                     group.create_task(flush_registry(self._registry)),
                     group.create_task(self._rights.run(self._report_policies)),
-                    group.create_task(
-                        cleanup(
-                            control_db=self._control,
-                            events_db=self._events,
-                            retention_s=self._settings.session_retention_s,
-                        )
-                    ),
+                    group.create_task(self._retention.run()),
                 ]
                 if self._secured is not None:
                     working.append(group.create_task(self._secured.keys.run()))
@@ -255,6 +262,7 @@ class Colony:
             audit=self._audit,
             slots=self._slots,
             tasks=self._tasks,
+            functions=self._function_policies,
         )
         if self._settings.audit_failure == "detach":
             self._audit.on_failure = lambda why: self._end_unaudited(orchestrator, why)

@@ -14,6 +14,7 @@ from coral.colony.audit import Audit, Entry
 from coral.colony.book import Ending, LiveCollector, LiveSession, SessionBook
 from coral.colony.collectors import Collectors
 from coral.colony.feed import Feed
+from coral.colony.function_policies import FunctionPolicies
 from coral.colony.refusal import refusal
 from coral.colony.registry import Registry
 from coral.colony.slots import Claim, Grant, Slots
@@ -26,6 +27,7 @@ from coral.model.errors import (
     DeadlineExceeded,
     InvalidArgument,
     NotFound,
+    PermissionDenied,
     ResourceExhausted,
     Unavailable,
 )
@@ -64,6 +66,7 @@ class Orchestrator:
         audit: Audit,
         slots: Slots,
         tasks: Tasks,
+        functions: FunctionPolicies,
     ) -> None:
         self._control = control_db
         self._registry = registry
@@ -73,6 +76,7 @@ class Orchestrator:
         self._audit = audit
         self._slots = slots
         self._tasks = tasks
+        self._functions = functions
 
     async def attach(self, request: debug_pb2.AttachUprobeRequest, who: Principal) -> Attached:
         """Attaches a probe on every host that runs the service.
@@ -170,9 +174,13 @@ class Orchestrator:
         with grant:
             accepted_ns = time.time_ns() // 1000 * 1000
             agents = [self._registry.agent(agent_id) for agent_id in sorted(grant.claim.agent_ids)]
+            session_id = str(ULID())
+            entry = replace(entry, session_id=session_id)
+            await self._audit.before(entry)
+            kept = await self._authorised(request, agents, who, entry)
             live = LiveSession(
                 session=Session(
-                    session_id=str(ULID()),
+                    session_id=session_id,
                     service_name=spec.service_name,
                     function_name=spec.function_name,
                     agent_id=agents[0].agent_id if len(agents) == 1 else "",
@@ -181,16 +189,15 @@ class Orchestrator:
                     status=Status.PENDING,
                     requested_by=who.name,
                 ),
-                request=request.SerializeToString(),
+                request=kept.SerializeToString(),
                 feed=Feed(),
                 asked=grant.claim.agent_ids,
+                who=who,
             )
-            entry = replace(entry, session_id=live.session_id)
 
             def begin(connection: duckdb.DuckDBPyConnection) -> None:
                 control.insert_session(connection, live.session, live.request)
 
-            await self._audit.before(entry)
             try:
                 await self._control.write(begin)
             except CoralError as error:
@@ -221,6 +228,32 @@ class Orchestrator:
         if live.session.status is Status.PENDING:
             warnings.append("No instance is attached yet; the session becomes active when one is.")
         return Attached(session=live.view(), warning=" ".join(warnings))
+
+    async def _authorised(
+        self, request: debug_pb2.AttachUprobeRequest, agents: list[Agent], who: Principal, entry: Entry
+    ) -> debug_pb2.AttachUprobeRequest:
+        """The request as it is kept: with the functions that policies let it mean, where they speak of functions.
+
+        Raises:
+            PermissionDenied: They forbid one, or want an approval for it; that is in the audit log.
+            CoralError: It cannot be found out.
+        """
+        kept = debug_pb2.AttachUprobeRequest()
+        kept.CopyFrom(request)
+        kept.ClearField("authorised")
+        if not self._functions.apply_to(who):
+            return kept
+        try:
+            kept.authorised.CopyFrom(await self._functions.authorise(who, kept, agents))
+        except PermissionDenied as error:
+            found = error.details.get("function", "")
+            name = f"{entry.function_name} ({found})" if found else entry.function_name
+            await self._audit.denied(replace(entry, function_name=name), error)
+            raise
+        except CoralError as error:
+            self._audit.outcome(entry, error)
+            raise
+        return kept
 
     async def _start_all(
         self, live: LiveSession, agents: list[Agent]

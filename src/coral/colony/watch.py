@@ -201,6 +201,8 @@ class Watch:
                 if batch.ledger is not None:
                     collector.received_ns = received_ns
                 await self._ingest.put(live, collector, batch)
+                if message.unauthorised and message.instances:  # they changed, so that it may be about another function
+                    await self._collectors.authorise_more(live, agent)
                 if batch.final:
                     await collector.ended.wait()
                     return

@@ -20,7 +20,7 @@ from coral.client.policy import PolicyClient
 from coral.colony.progress import Progress
 from coral.colony.store.control import insert_collector, insert_session
 from coral.colony.store.database import Database
-from coral.colony.store.events import commit_events
+from coral.colony.store.events import Commit, commit_events
 from coral.colony.store.schema import CONTROL, EVENTS
 from coral.colony.values import LABEL, WITHHELD
 from coral.events.batch import SCHEMA, decode, rows
@@ -116,7 +116,10 @@ async def test_policies_speak_of_services_by_their_labels(tmp_path: Path) -> Non
 
 @asynchronous
 async def test_an_approval_from_request_to_use(tmp_path: Path) -> None:
-    """Asked for, refused to the wrong ones, given by the right one, used once; all of it audited; restarts change nothing."""
+    """Asked for, refused to the wrong ones, given by the right one, used once; all of it audited; restarts change nothing.
+
+    An attach that fails does not use it up; of two that are tried at once one gets it.
+    """
     state, settings = tmp_path / "state", {"policy_dir": policies(tmp_path / "policies"), "environment": "prod"}
     async with secured_colony(state, **settings) as colony:
         ann, lea = await colony.token("ann", "operator"), await colony.token("lea", "operator")
@@ -132,11 +135,18 @@ async def test_an_approval_from_request_to_use(tmp_path: Path) -> None:
         approved = await client.decide(approval_id, approve=True, reason="go on")
         assert (approved.state, approved.decided_by) == ("approved", "lea")
     async with secured_colony(state, **settings) as colony:
-        used = await attach(colony, ann, reason="slow")
-        again = await attach(colony, ann, reason="slow")
+        failed = await attach(colony, ann, reason="slow")
         log = await audited(colony, adm)
-    assert isinstance(used, Unavailable)  # there is no host; the door let it through
+        agent = await MemberAgent.join(colony.endpoint(adm), tmp_path / "a", "a")
+        async with agent, ColonyClient(colony.endpoint(ann)) as client:
+            await agent.report()
+            await eventually(client.services)
+            request = attach_request(reason="slow")
+            tried = await asyncio.gather(client.attach(request), client.attach(request), return_exceptions=True)
+        (again,) = (outcome for outcome in tried if isinstance(outcome, CoralError))
+    assert isinstance(failed, Unavailable)  # there is no host; the door let it through
     assert again.details["approval_id"] != approval_id
+    assert len(agent.collectors) == 1
     about = "checkout"
     assert log == [
         ("ann", "RequestApproval", about, "allow", "started"),
@@ -151,9 +161,8 @@ async def test_an_approval_from_request_to_use(tmp_path: Path) -> None:
         ("ann", "UseApproval", about, "allow", "started"),
         ("ann", "UseApproval", about, "allow", "ok"),
         ("ann", "AttachUprobe", about, "error", "UNAVAILABLE"),
-        ("ann", "RequestApproval", about, "allow", "started"),
-        ("ann", "RequestApproval", about, "allow", "ok"),
-        ("ann", "AttachUprobe", about, "deny", "PERMISSION_DENIED"),
+        ("ann", "ReturnApproval", about, "allow", "started"),
+        ("ann", "ReturnApproval", about, "allow", "ok"),
     ]
 
 
@@ -205,7 +214,8 @@ async def session_with_values(state: Path) -> None:
     collector = Collector(collector_id="c", agent_id="a", status=Status.DETACHED, reason_code=ReasonCode.USER)
     await control.write(lambda connection: insert_session(connection, session, b""))
     await control.write(lambda connection: insert_collector(connection, SESSION_ID, "boot", collector))
-    await events.write(lambda connection: commit_events(connection, events={SESSION_ID: table}, new=[progress], moved=[]))
+    commit = Commit(events={SESSION_ID: table}, new=[progress], moved=[], slowest={SESSION_ID: list(rows(table))})
+    await events.write(lambda connection: commit_events(connection, commit))
     for database in (control, events):
         await database.close()
 

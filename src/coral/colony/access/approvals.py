@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import duckdb
+import structlog
 from google.protobuf.json_format import MessageToDict
 from ulid import ULID
 
@@ -17,8 +20,16 @@ from coral.colony.access.actions import Action, Resource
 from coral.colony.audit import Audit
 from coral.colony.store.approvals import Approval, delete_approvals, insert_approval, load_approvals, update_approval
 from coral.colony.store.database import Database
-from coral.model.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted
-from coral.model.principal import Principal
+from coral.model.errors import (
+    CoralError,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unavailable,
+)
+from coral.model.principal import Kind, Principal
 from coral.model.probe import MAX_DURATION_NS, MIN_DURATION_NS
 from coral.model.text import check_name, printable
 from coral.trust.policy.policies import Policy
@@ -30,6 +41,12 @@ MAX_KEPT = 5_000
 KEPT_NS = 30 * 24 * 3600 * 1_000_000_000
 _MAX_REQUEST_BYTES = 8_192
 _MAX_REASON_BYTES = 1_024
+
+
+_CLAIMED: ContextVar[list[Approval]] = ContextVar("claimed approvals")
+"""By the call that is served."""
+
+_log = structlog.get_logger(__name__)
 
 
 class Approvals:
@@ -54,6 +71,22 @@ class Approvals:
         """Reads what the file has."""
         self._all = {approval.approval_id: approval for approval in await self._control.read(load_approvals)}
 
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """What is claimed in the block is given back when the block fails: only what was done uses an approval up.
+
+        Raises:
+            CoralError: What the block raises.
+        """
+        claimed: list[Approval] = []
+        _CLAIMED.set(claimed)  # of the task that serves one call, with which it ends
+        try:
+            yield
+        except CoralError:
+            for approval in claimed:
+                await self._give_back(approval)
+            raise
+
     async def claim(self, principal: Principal, action: Action, resource: Resource, policy: Policy) -> Approval:
         """Uses the approval of exactly this request up; asks for one where there is none.
 
@@ -75,6 +108,9 @@ class Approvals:
         """
         now_ns = self._now_ns()
         mark = fingerprint(principal, action, resource, policy)
+        for claimed in _CLAIMED.get([]):
+            if claimed.fingerprint == mark:  # by this call, which asks anew for all that its function is called
+                return claimed
         for known in reversed(self._all.values()):
             if known.fingerprint != mark or known.expires_at_ns <= now_ns:
                 continue
@@ -169,7 +205,26 @@ class Approvals:
             raise
         await self._change(approved, used)
         self._audit.outcome(entry)
+        _CLAIMED.get([]).append(used)
         return used
+
+    async def _give_back(self, used: Approval) -> None:
+        """Makes an approval good again whose request came to nothing, for as long as it was to be good."""
+        entry = self._audit.entry(
+            Principal(name=used.requested_by, kind=Kind.USER),
+            "ReturnApproval",
+            service_name=used.service_name,
+            function_name=used.function_name,
+            agent_id=used.agent_id,
+            reason=f"{used.approval_id}: the request that it was used for failed",
+        )
+        try:
+            await self._audit.before(entry)
+            await self._change(used, replace(used, state="approved", used_at_ns=0))
+        except Unavailable as error:  # used up: nobody may use what is not written down
+            _log.warning("an approval was not given back", approval_id=used.approval_id, error=str(error))
+            return
+        self._audit.outcome(entry)
 
     async def _ask(
         self, principal: Principal, action: Action, resource: Resource, policy: Policy, mark: str, now_ns: int

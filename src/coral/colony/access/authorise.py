@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,9 +39,17 @@ class Authoriser(Protocol):
         """Whether a user may have ``action`` done to ``resource``. Must be quick; what it raises refuses the call."""
         ...
 
+    def held(self) -> AbstractAsyncContextManager[None]:
+        """Around the serving of one call: what its permission used up is given back if it fails with a CoralError."""
+        ...
+
 
 class RoleAuthoriser:
     """Decides by role: each may what its action's least role may; operators end and change their own sessions only."""
+
+    def held(self) -> AbstractAsyncContextManager[None]:
+        """Roles are not used up."""
+        return nullcontext()
 
     async def decide(self, principal: Principal, action: Action, resource: Resource) -> Decision:
         """Whether one of the caller's roles suffices."""

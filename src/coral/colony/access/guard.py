@@ -131,7 +131,8 @@ class ColonyGuard:
                 held.enter_context(self._limits.serving(principal, call))
             except CoralError as error:
                 raise await self._denied(principal, self._action(call.method), Resource(), error) from None
-            yield
+            async with self._authoriser.held():
+                yield
 
     async def authorise(self, principal: Principal, call: Call, request: Message, raw: bytes) -> None:
         """Agents for themselves alone, users as scope and policy say."""

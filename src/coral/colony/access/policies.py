@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from coral.colony.access.actions import ACTIONS, Action, Reach, Resource
 from coral.colony.access.approvals import Approvals
@@ -14,10 +15,12 @@ from coral.colony.access.labels import Labels
 from coral.colony.values import Item
 from coral.model.errors import CoralError
 from coral.model.principal import Kind, Principal, Role
+from coral.model.resolved import ResolvedFunction
 from coral.model.session import Session
+from coral.trust.policy.names import decide_names
 from coral.trust.policy.policies import Policies
 from coral.trust.policy.question import Circumstances, Question
-from coral.trust.policy.words import refusal
+from coral.trust.policy.words import refusal, refusal_of_name
 
 READ_VALUES = Action(name="ReadValues", reach=Reach.SESSION, role=Role.INVESTIGATOR)
 APPROVE_ATTACH = Action(name="ApproveAttach", reach=Reach.SERVICE, role=Role.ADMIN)
@@ -53,6 +56,11 @@ class CedarAuthoriser:
         """Those in force now."""
         return self._in_force.policies
 
+    @property
+    def speaks_of_functions(self) -> bool:
+        """Whether any of them can decide by the name of a function."""
+        return self._in_force.policies.speaks_of_functions
+
     async def decide(self, principal: Principal, action: Action, resource: Resource) -> Decision:
         """Whether a user may; uses an approval up where a policy asks for one, or asks for it."""
         policies = self._in_force.policies
@@ -66,6 +74,28 @@ class CedarAuthoriser:
                 await self._approvals.claim(principal, action, resource, answer.approval)
             except CoralError as error:
                 return Decision(policies=decided, refusal=error)
+        return Decision(policies=decided)
+
+    def held(self) -> AbstractAsyncContextManager[None]:
+        """Around the serving of one call: the approvals that it used are given back if it fails."""
+        return self._approvals.held()
+
+    async def decide_names(
+        self, principal: Principal, action: Action, resource: Resource, functions: Sequence[ResolvedFunction]
+    ) -> Decision:
+        """Whether a user may, by all that the function of ``resource`` is called; uses approvals as ``decide`` does."""
+        policies = self._in_force.policies
+        found = await asyncio.to_thread(decide_names, policies, self.question(principal, action, resource), functions)
+        decided = tuple(policy.policy_id for policy in found.decision.policies)
+        if not found.decision.allowed:
+            return Decision(
+                policies=decided, refusal=refusal_of_name(policies, found.question, found.decision, resource.function_name)
+            )
+        try:
+            for policy in found.approvals:
+                await self._approvals.claim(principal, action, resource, policy)
+        except CoralError as error:
+            return Decision(policies=decided, refusal=error)
         return Decision(policies=decided)
 
     async def sees_values(self, principal: Principal, session: Session) -> bool:

@@ -115,12 +115,18 @@ class BrokenPolicies(InvalidArgument):
 
 
 class Policies:
-    """What is in force. Made by ``load``; never changes, and may be asked from any thread."""
+    """What is in force. Made by ``load``; never changes, and may be asked from any thread.
+
+    Attributes:
+        all: What people are told of them.
+        speaks_of_functions: Whether any answer can depend on which function is meant.
+    """
 
     def __init__(self, found: Sequence[tuple[Policy, dict[str, Any]]]) -> None:
         self.all = tuple(policy for policy, _ in found)
         self._by_id = {policy.policy_id: policy for policy in self.all}
         document = {"templates": {}, "staticPolicies": {p.policy_id: tree for p, tree in found}, "templateLinks": []}
+        self.speaks_of_functions = any(_reads_function(tree) for _, tree in found)
         self._handle = cedarpy.PolicySet.from_json_str(json.dumps(document))
 
     @property
@@ -206,6 +212,19 @@ def actions() -> tuple[str, ...]:
         r"^action ([\w,\s]+?)(?: in \[\w+\][^\n]*)?\n +appliesTo", _packaged("coral.cedarschema"), re.MULTILINE
     )
     return tuple(name.strip() for group in groups for name in group.split(","))
+
+
+def _reads_function(tree: Any) -> bool:
+    """Whether a part of a policy, as Cedar has it in JSON, reads ``context.function``, or the context as a whole."""
+    if isinstance(tree, list):
+        return any(map(_reads_function, tree))
+    if not isinstance(tree, dict):
+        return False
+    for operator in (".", "has"):
+        access = tree.get(operator)
+        if isinstance(access, dict) and access.get("left") == {"Var": "context"}:
+            return access.get("attr") == "function"
+    return tree.get("Var") == "context" or any(map(_reads_function, tree.values()))
 
 
 class _FaultyPolicy(Exception):

@@ -37,6 +37,18 @@ def refusal(policies: Policies, question: Question, decision: Decision) -> Permi
     )
 
 
+def refusal_of_name(policies: Policies, question: Question, decision: Decision, typed: str) -> PermissionDenied:
+    """The same where it was for a name of a function that is not the one that somebody typed; that is said."""
+    error, name = refusal(policies, question, decision), question.circumstances.function
+    if name == typed:
+        return error
+    return PermissionDenied(
+        f"{error.message} It is about {printable(name)!r}, which {printable(typed)!r} stands for.",
+        hint=error.hint,
+        details=error.details | {"function": printable(name)},
+    )
+
+
 def explained(policies: Policies, question: Question, decision: Decision) -> str:
     """One or two sentences on what was decided, and by what."""
     who, what = _who(question.principal), _what(question)
