@@ -26,6 +26,7 @@ from coral.agent.processes import Processes
 from coral.agent.pump import Pump
 from coral.agent.reloads import reloaded
 from coral.agent.resolve import LibraryNotLoaded
+from coral.agent.tally import Tally
 from coral.events.record import EVENT, Array, by_slot
 from coral.kernel.cookie import MAX_SITES
 from coral.kernel.engine import Drained, Engine
@@ -102,6 +103,7 @@ class Collectors:
         self._starting: dict[str, asyncio.Task[Collector | CoralError]] = {}
         self._guards = Guards(engine)
         self._pump = Pump(engine, self._deliver)
+        self._forgotten = Tally()
         self._tasks = asyncio.TaskGroup()
         self._ready = asyncio.Event()
         processes.on_change(self._follow_table)
@@ -124,6 +126,23 @@ class Collectors:
     def running(self) -> list[Collector]:
         """Those that have not ended."""
         return [collector for collector in self._by_id.values() if not collector.ended.is_set()]
+
+    @property
+    def pump(self) -> Pump:
+        """What takes from the kernel what it reports."""
+        return self._pump
+
+    @property
+    def windows(self) -> tuple[int, int]:
+        """How many events are kept for readers, of all collectors, and how many may be."""
+        return sum(collector.window.kept for collector in self._by_id.values()), self._window_events
+
+    def tally(self) -> Tally:
+        """What all collectors of this life of the agent counted, the ended ones included; reads the kernel's counters."""
+        tally = self._forgotten.copy()
+        for collector in self._by_id.values():
+            tally.add(collector)
+        return tally
 
     @property
     def starting(self) -> list[str]:
@@ -409,6 +428,7 @@ class Collectors:
         for position, collector in enumerate(reversed(ended)):
             if position >= _MAX_ENDED or boot_ns() - collector.ended_boot_ns > _KEEP_ENDED_NS:
                 del self._by_id[collector.collector_id]
+                self._forgotten.add(collector)
 
     def _deliver(self, drained: Drained, offset_ns: int) -> None:
         for row in drained.control:

@@ -6,9 +6,9 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
@@ -40,11 +40,17 @@ from coral.model.errors import FailedPrecondition
 from coral.model.text import check_name
 from coral.procfs.service import ServiceRule
 from coral.procfs.table import ProcessTable
+from coral.telemetry.exposed import metrics_served
 from coral.telemetry.lifecycle import announce_ready, room_for, stop_event
+from coral.telemetry.service_manager import ServiceManager
+from coral.telemetry.vitals import Trouble, Vitals
 from coral.wire._generated.mesh.v1 import ebpf_pb2_grpc, inspect_pb2_grpc
 from coral.wire.address import require_loopback, split_address
 from coral.wire.server import Server
 from coral.wire.tls import server_credentials
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 _SERVICES = ("coral.mesh.v1.DebugService", "coral.mesh.v1.InspectService")
 _STOP_S = 0.2
@@ -65,11 +71,13 @@ async def run(settings: AgentSettings, *, insecure: bool, ready_fd: int | None, 
         parser: What reads programs, started already; None to start it now.
     """
     rules = [ServiceRule(**pattern.model_dump()) for pattern in settings.services]
+    manager = ServiceManager.of()
     await serve(
         settings,
         table=ProcessTable(rules=rules),
         stop=stop_event(),
-        on_ready=lambda facts: announce_ready(facts, ready_fd),
+        on_ready=lambda facts: announce_ready(facts, ready_fd, manager),
+        manager=manager,
         lockdown=LockdownFiles(settings.state_dir),
         enrol=None if insecure else lambda: _enrol(settings),
         parser=parser,
@@ -96,6 +104,7 @@ async def serve(
     lockdown: LockdownFiles | None = None,
     enrol: Callable[[], Awaitable[Membership]] | None = None,
     parser: Parser | None = None,
+    manager: ServiceManager | None = None,
 ) -> None:
     """Runs an agent until ``stop`` is set. When it returns, no probe is left in any process.
 
@@ -107,6 +116,7 @@ async def serve(
         lockdown: Where the kill switch of the host is looked for; None when it has none.
         enrol: Finds out which colony it belongs to; None for an agent that asks nobody for credentials.
         parser: What reads programs, started already; None to start it now.
+        manager: Who started this process, and ends it when it is not told that it lives; None for nobody.
 
     Raises:
         FailedPrecondition: This host cannot run it, its address is not loopback although it asks for no credentials, or the
@@ -116,6 +126,8 @@ async def serve(
     if enrol is None:
         require_loopback(settings.listen)
     split_address(settings.colony)
+    if settings.metrics_listen:
+        split_address(settings.metrics_listen)
     agent_id = agent_id_of(settings)
     # What reads files is started before gRPC is: this process itself forks no more after that.
     # Nor has what it forks ever seen a key.
@@ -148,7 +160,8 @@ async def serve(
             server = Server(guard, max_connections=room_for(_MAX_CONNECTIONS))
             ebpf_pb2_grpc.add_DebugServiceServicer_to_server(DebugServicer(collectors, policy), server.grpc)
             images, naming = ServiceImages(parser, processes, debug_files, policy), Naming(resolver, processes, policy)
-            inspector = InspectServicer(parser, images, TrapCosts(engine), naming)
+            costs = TrapCosts(engine)
+            inspector = InspectServicer(parser, images, costs, naming)
             inspect_pb2_grpc.add_InspectServiceServicer_to_server(inspector, server.grpc)
             address = await server.start(
                 settings.listen, services=_SERVICES, flag="--listen", credentials=_credentials(membership)
@@ -168,18 +181,43 @@ async def serve(
                 switch=switch,
                 refusals=refusals,
             )
-            _log.info("agent is ready", agent=agent_id, address=address, colony=settings.colony, pid=os.getpid())
-            on_ready({"ready": True, "agent": address, "agent_id": agent_id, "pid": os.getpid()})
+            vitals = Vitals(
+                {"pump": lambda: collectors.pump.trouble, "reader": lambda: _blind(parser)},
+                report=server.serve,
+                manager=manager,
+            )
+
+            def metrics() -> Iterable[Metric]:
+                from coral.agent.metrics import of_agent
+
+                return of_agent(
+                    collectors=collectors,
+                    processes=processes,
+                    costs=costs,
+                    switch=switch,
+                    calls=server.calls,
+                    vitals=vitals,
+                )
+
             try:
-                watching = [switch.run(collectors.lock_down, processes.services_changed.set)] if switch is not None else []
-                if membership is not None:
-                    watching.append(membership.run(colony))
-                watching.append(_end_when_blind(parser, collectors, stop))
-                await _until(stop, collectors.run(), processes.run(), registration.run(), *watching)
+                async with metrics_served(settings.metrics_listen, metrics):
+                    _log.info("agent is ready", agent=agent_id, address=address, colony=settings.colony, pid=os.getpid())
+                    on_ready({"ready": True, "agent": address, "agent_id": agent_id, "pid": os.getpid()})
+                    watching = (
+                        [switch.run(collectors.lock_down, processes.services_changed.set)] if switch is not None else []
+                    )
+                    if membership is not None:
+                        watching.append(membership.run(colony))
+                    watching += [_end_when_blind(parser, collectors, stop), vitals.run()]
+                    await _until(stop, collectors.run(), processes.run(), registration.run(), *watching)
             finally:
                 await server.stop(_STOP_S)
         finally:
             engine.close()
+
+
+def _blind(parser: Parser) -> Trouble | None:
+    return Trouble(reason=f"programs cannot be read any more: {parser.lost}") if parser.lost else None
 
 
 def _credentials(membership: Membership | None) -> grpc.ServerCredentials | None:

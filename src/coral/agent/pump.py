@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from coral.agent.clock import WallOffset
 from coral.kernel.engine import Drained, Engine
+from coral.telemetry.vitals import Trouble
 
 _PAUSE_S = 0.005
 """After a wake-up: a pause makes the next drain a bulk one instead of one wake-up per record (71 ns a record)."""
@@ -16,6 +17,9 @@ _IDLE_S = 0.25
 _UNDELIVERED = 8
 """Drains that the event loop has not taken yet, at most. While it is that far behind, records stay in the ring: what finds no
 room there the kernel counts, and memory has an end."""
+
+_STUCK_S = 15.0
+"""A drain takes milliseconds, and a wait for the event loop ends when that is stuck itself: which others notice."""
 
 
 class Pump:
@@ -33,11 +37,24 @@ class Pump:
         self._draining = threading.Lock()
         self._room = threading.Semaphore(_UNDELIVERED)
         self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._turned_at = 0.0
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why what the kernel reports is not taken from it; None when it is."""
+        if self._thread is None or self._stopped.is_set():
+            return None
+        if not self._thread.is_alive():
+            return Trouble(reason="its thread has ended", stuck=True)
+        silent_s = time.monotonic() - self._turned_at
+        return Trouble(reason=f"it has not turned for {silent_s:.0f} s", stuck=True) if silent_s > _STUCK_S else None
 
     async def run(self) -> None:
         """Drains until cancelled."""
         loop = asyncio.get_running_loop()
-        thread = threading.Thread(target=self._work, args=(loop,), name="pump", daemon=True)
+        self._turned_at = time.monotonic()
+        self._thread = thread = threading.Thread(target=self._work, args=(loop,), name="pump", daemon=True)
         thread.start()
         try:
             await asyncio.Event().wait()
@@ -54,6 +71,7 @@ class Pump:
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         while not self._stopped.is_set():
+            self._turned_at = time.monotonic()
             self._engine.wait(_IDLE_S)
             if self._drain(loop):
                 time.sleep(_PAUSE_S)
@@ -62,6 +80,7 @@ class Pump:
         with self._draining:
             found, more = False, True
             while more:
+                self._turned_at = time.monotonic()
                 while not self._room.acquire(timeout=_IDLE_S):
                     if self._stopped.is_set():
                         return found

@@ -51,6 +51,11 @@ class TrapCosts:
         self._failure: CoralError | None = None
         self._failed_at_s = 0.0
 
+    @property
+    def known(self) -> TrapCost | None:
+        """What it measured; None when nobody has asked yet."""
+        return self._cost
+
     async def cost(self) -> TrapCost:
         """What a hit costs; takes up to some 100 ms the first time, and 5 s at most.
 

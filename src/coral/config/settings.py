@@ -71,6 +71,7 @@ class ColonySettings(_Settings):
         agent_certificate_s: For how long an agent's certificate is good; it renews it after two thirds of that.
         server_certificate_s: Likewise the colony's own.
         server_names: Host names and addresses by which users reach it, besides those that ``coral colony init`` was given.
+        metrics_listen: HOST:PORT to serve metrics on over HTTP, to whoever reaches it; empty for nowhere.
         heartbeat_ms: How often agents are asked to report.
         heartbeats_per_s: How many reports may come in a second: where there are more agents, they are asked less often.
         offline_after_ms: An agent that was silent for so long, and for two and a half of its intervals, is offline.
@@ -107,6 +108,7 @@ class ColonySettings(_Settings):
     agent_certificate_s: Count = 30 * 86_400
     server_certificate_s: Count = 90 * 86_400
     server_names: tuple[str, ...] = ()
+    metrics_listen: str = ""
     heartbeat_ms: Count = 1000
     heartbeats_per_s: Count = 333
     offline_after_ms: Count = 5000
@@ -205,6 +207,7 @@ class AgentSettings(_Settings):
         advertise: HOST:PORT where the colony reaches it; empty for the address that it listens on.
         state_dir: Where its id and its certificate are kept.
         colony: HOST:PORT of the colony it reports to.
+        metrics_listen: As for the colony.
         join: The invitation with which it joins a colony, once; ``@FILE`` for one in a file, ``-`` for standard input.
         agent_id: Its name; empty for the one kept in the state directory, at first the host's name.
         services: Which processes are which service; the first that applies counts.
@@ -228,6 +231,7 @@ class AgentSettings(_Settings):
     advertise: str = ""
     state_dir: Path = Field(default_factory=places.state_dir)
     colony: str = "127.0.0.1:8081"
+    metrics_listen: str = ""
     join: SecretStr = SecretStr("")
     agent_id: str = ""
     services: tuple[ServicePattern, ...] = ()

@@ -8,9 +8,9 @@ import json
 import os
 import resource
 import signal
-import socket
 from collections.abc import Mapping
-from contextlib import suppress
+
+from coral.telemetry.service_manager import ServiceManager
 
 _OWN_DESCRIPTORS = 512
 """What a daemon needs beside connections: databases, files that it reads, channels of its own."""
@@ -27,19 +27,18 @@ def stop_event() -> asyncio.Event:
     return event
 
 
-def announce_ready(facts: Mapping[str, object], ready_fd: int | None) -> None:
+def announce_ready(facts: Mapping[str, object], ready_fd: int | None, manager: ServiceManager | None = None) -> None:
     """Writes ``facts`` as one JSON line to the descriptor that a parent process waits on, and closes it; tells systemd.
 
     Args:
         facts: What the parent needs, such as the address that was bound.
         ready_fd: The descriptor; None when nobody waits.
+        manager: The service manager; None for the one of the environment.
     """
     if ready_fd is not None:
         with os.fdopen(ready_fd, "w") as pipe:
             pipe.write(json.dumps(facts) + "\n")
-    if path := os.environ.pop("NOTIFY_SOCKET", ""):  # sd_notify(3): a datagram; an address that begins with @ is abstract
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, suppress(OSError):
-            notify.sendto(b"READY=1", f"\0{path[1:]}" if path.startswith("@") else path)
+    (manager or ServiceManager.of()).ready()
 
 
 def keep_to_itself() -> None:

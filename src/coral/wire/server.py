@@ -24,6 +24,7 @@ from grpc_reflection.v1alpha import reflection
 from coral.model.errors import CoralError, FailedPrecondition, Internal, InvalidArgument, Unimplemented
 from coral.model.principal import serve_as
 from coral.model.text import printable
+from coral.telemetry.calls import Calls
 from coral.wire.address import MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, split_address
 from coral.wire.errors import abort
 from coral.wire.guard import Guard, LocalGuard, call_of
@@ -46,6 +47,7 @@ OPTIONS: Sequence[tuple[str, Any]] = (
 )
 MAX_CONNECTIONS = 4096
 
+_OK = "OK"
 _OPEN = (f"/{health.SERVICE_NAME}/", f"/{reflection.SERVICE_NAME}/")
 _OPEN_GUARD = LocalGuard()
 
@@ -61,11 +63,13 @@ class Gate(grpc.aio.ServerInterceptor):
     Args:
         guard: Who may come in.
         services: Full names of what the server serves, for who asks for something else; may be filled in later.
+        calls: Where what it answers is counted; None for nowhere that anybody looks.
     """
 
-    def __init__(self, guard: Guard, services: Sequence[str] = ()) -> None:
+    def __init__(self, guard: Guard, services: Sequence[str] = (), *, calls: Calls | None = None) -> None:
         self._guard = guard
         self._services = services
+        self._calls = calls or Calls()
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
@@ -91,31 +95,38 @@ class Gate(grpc.aio.ServerInterceptor):
                 ) from None
 
         async def unary(raw: bytes, context: Any) -> Any:
-            try:
-                call = call_of(context, method, raw)
-                principal = await guard.authenticate(call)
-                async with guard.serving(principal, call):
-                    request = parsed(raw)
-                    await guard.authorise(principal, call, request, raw)
-                    serve_as(principal)
-                    return await handler.unary_unary(request, context)
-            except Exception as error:  # noqa: BLE001  (the boundary of the process: nothing may pass it unmapped)
-                return await self._abort(context, method, error)
+            with self._calls.answering(method, timed=True) as counted:
+                try:
+                    call = call_of(context, method, raw)
+                    principal = await guard.authenticate(call)
+                    async with guard.serving(principal, call):
+                        request = parsed(raw)
+                        await guard.authorise(principal, call, request, raw)
+                        serve_as(principal)
+                        response = await handler.unary_unary(request, context)
+                    counted.code = _OK
+                    return response
+                except Exception as error:  # noqa: BLE001  (the boundary of the process: nothing may pass it unmapped)
+                    counted.code = _code_of(error, context)
+                    return await self._abort(context, method, error)
 
         async def stream(raw: bytes, context: Any) -> Any:
-            try:
-                call = call_of(context, method, raw)
-                principal = await guard.authenticate(call)
-                async with guard.serving(principal, call):
-                    request = parsed(raw)
-                    await guard.authorise(principal, call, request, raw)
-                    serve_as(principal)
-                    responses = handler.unary_stream(request, context)
-                    async with aclosing(while_valid(responses, lambda: guard.recheck(principal, call))) as passing:
-                        async for response in passing:
-                            yield response
-            except Exception as error:  # noqa: BLE001  (likewise)
-                await self._abort(context, method, error)
+            with self._calls.answering(method, timed=False) as counted:
+                try:
+                    call = call_of(context, method, raw)
+                    principal = await guard.authenticate(call)
+                    async with guard.serving(principal, call):
+                        request = parsed(raw)
+                        await guard.authorise(principal, call, request, raw)
+                        serve_as(principal)
+                        responses = handler.unary_stream(request, context)
+                        async with aclosing(while_valid(responses, lambda: guard.recheck(principal, call))) as passing:
+                            async for response in passing:
+                                yield response
+                    counted.code = _OK
+                except Exception as error:  # noqa: BLE001  (likewise)
+                    counted.code = _code_of(error, context)
+                    await self._abort(context, method, error)
 
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(stream, None, handler.response_serializer)
@@ -149,19 +160,34 @@ def _guardable(handler: Any) -> bool:
     return not handler.response_streaming or inspect.isasyncgenfunction(inspect.unwrap(handler.unary_stream))
 
 
+def _code_of(error: Exception, context: Any) -> str:
+    """The name of the status that an error of a handler becomes."""
+    if isinstance(error, CoralError):
+        return error.code
+    if isinstance(error, grpc.aio.AbortError):
+        code = context.code()
+        return code.name if isinstance(code, grpc.StatusCode) else "UNKNOWN"
+    return "INTERNAL"
+
+
 class Server:
     """A gRPC server of one daemon, with health and reflection.
 
     Args:
         guard: Who may come in; None for everybody, which is for loopback only.
         max_connections: How many each port takes; further ones are closed at once.
+
+    Attributes:
+        grpc: What services are added to.
+        calls: What it answered.
     """
 
     def __init__(self, guard: Guard | None = None, *, max_connections: int = MAX_CONNECTIONS) -> None:
         self._guard = guard or LocalGuard()
         self._names: list[str] = []
+        self.calls = Calls()
         self.grpc = grpc.aio.server(
-            interceptors=(Gate(self._guard, self._names),),
+            interceptors=(Gate(self._guard, self._names, calls=self.calls),),
             options=[*OPTIONS, ("grpc.max_allowed_incoming_connections", max_connections)],
         )
         self._health = health.aio.HealthServicer()
@@ -224,6 +250,11 @@ class Server:
         """Lets the health service answer for a part of this daemon under a name that is no service's."""
         serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
         await self._health.set(name, serving if healthy else not_serving)
+
+    async def serve(self, serving: bool) -> None:
+        """Lets the health service say of the whole daemon, and of each of its services, whether it works."""
+        for name in ("", *self._names):
+            await self.report(name, healthy=serving)
 
     async def stop(self, grace_s: float = 1.0) -> None:
         """Says so in the health service, lets running calls finish for ``grace_s``, then ends them."""
