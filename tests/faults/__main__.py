@@ -9,12 +9,12 @@ import secrets
 import sys
 from collections.abc import Iterator, Sequence
 
-from faults import process_cases
+from faults import deadline_cases, link_cases, population_cases, process_cases
 from faults.cases import CASES, Case
 from faults.run import Verdict, play, warm
 from faults.stack import fault_stack
 
-MODULES = (process_cases,)
+MODULES = (process_cases, population_cases, deadline_cases, link_cases)
 """Whose cases are played; a module that is imported has registered them."""
 
 
@@ -50,15 +50,15 @@ def chosen_cases(patterns: Sequence[str] | None) -> list[Case]:
 
 def round_of(chosen: Sequence[Case], *, seed: int) -> Iterator[Verdict]:
     """Each case once, those that bear it on the same daemons."""
-    shared = [case for case in chosen if not case.own_stack]
-    if shared:
-        with fault_stack() as stack:
+    for setting in dict.fromkeys(case.setting for case in chosen if not case.own_stack):
+        with fault_stack(setting=setting) as stack:
             before = warm(stack)
-            for case in shared:
-                yield play(stack, case, seed=seed, before=before)
+            for case in chosen:
+                if case.setting is setting and not case.own_stack:
+                    yield play(stack, case, seed=seed, before=before)
     for case in chosen:
         if case.own_stack:
-            with fault_stack() as stack:
+            with fault_stack(setting=case.setting) as stack:
                 yield play(stack, case, seed=seed, before=warm(stack))
 
 

@@ -88,7 +88,7 @@ class Link:
 
     def close(self) -> None:
         """Ends it and its thread."""
-        self._do(self._cut)
+        self._do(self._end)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -111,6 +111,14 @@ class Link:
         if self._server is not None:
             self._server.close()
             self._server = None
+
+    async def _end(self) -> None:
+        await self._cut()
+        accepted = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in accepted:
+            task.cancel()
+        if accepted:
+            await asyncio.wait(accepted)
 
     async def _heal(self) -> None:
         self._passes = True
@@ -158,6 +166,8 @@ class Link:
             await asyncio.wait(connection.tasks)
         except OSError:
             writer.transport.abort()  # nobody listens there: as a refusal, as far as this end can tell
+        except asyncio.CancelledError:
+            return  # the link is closed; asyncio's streams would report a task that ends by this
         finally:
             for each in connection.writers:
                 each.transport.abort()

@@ -84,6 +84,7 @@ class Registration:
             except (Unavailable, DeadlineExceeded) as error:
                 pause_s = self._pace.retry_s()
                 _log.warning("the colony is away", colony=colony, reason=str(error), retry_s=round(pause_s, 2))
+                await self._hang_up_if_dead(error)
             except CoralError as error:
                 pause_s = self._pace.retry_s()
                 _log.error("the colony refuses this agent", colony=colony, reason=str(error), retry_s=round(pause_s, 2))
@@ -101,6 +102,11 @@ class Registration:
         line, self._line = self._line, None
         if line is not None:
             await line[1].close()
+
+    async def _hang_up_if_dead(self, error: CoralError) -> None:
+        """Connects anew after a call that nobody answered: its connection may be dead without either end knowing."""
+        if isinstance(error, DeadlineExceeded):
+            await self._hang_up()
 
     async def _stay(self, epoch: int) -> None:
         """Sends heartbeats until the colony wants the agent to register again."""
@@ -129,6 +135,7 @@ class Registration:
                 _log.warning(
                     "the colony is away", colony=self._colony().address, reason=str(error), retry_s=round(pause_s, 2)
                 )
+                await self._hang_up_if_dead(error)
                 await asyncio.sleep(pause_s)
                 pause_s = 0.0
                 continue

@@ -10,7 +10,7 @@ from typing import Any
 
 from coral.agent.collector import Collector
 from coral.agent.collectors import Collectors
-from coral.agent.gather import BATCH_EVENTS, Gather
+from coral.agent.gather import Gather
 from coral.agent.policy import LocalPolicy
 from coral.agent.sdk_hint import answers
 from coral.events import batch
@@ -146,7 +146,7 @@ class DebugServicer(ebpf_pb2_grpc.DebugServiceServicer):
             while True:
                 changed.clear()
                 ended = collector.ended.is_set()
-                events = collector.window.after(after, BATCH_EVENTS)
+                events = collector.window.after(after, gather.most)
                 first, after = (int(events["sequence"][0]), int(events["sequence"][-1])) if len(events) else (0, after)
                 final = ended and after == collector.window.last_sequence
                 # Read before the yield: what changes while the reader takes the batch is for the next one.
@@ -164,6 +164,7 @@ class DebugServicer(ebpf_pb2_grpc.DebugServiceServicer):
                     reason_code=collector.reason_code,
                     unauthorised=bool(collector.unauthorised),
                 )
+                gather.taken(now_s=clock())
                 sent_revision = revision
                 if final:
                     return

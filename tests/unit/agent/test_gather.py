@@ -2,7 +2,7 @@
 
 import pytest
 
-from coral.agent.gather import FULL_EVENTS, GATHER_S, Gather
+from coral.agent.gather import BATCH_EVENTS, FIRST_EVENTS, FULL_EVENTS, GATHER_S, SLOW_S, Gather
 
 
 def test_the_first_event_after_a_quiet_time_waits_for_nothing() -> None:
@@ -19,6 +19,17 @@ def test_events_of_a_steady_stream_wait_for_the_next_batch() -> None:
     gather.sent(now_s=100.0, events=1)
     assert gather.wait_s(now_s=100.0 + GATHER_S / 4, waiting=FULL_EVENTS - 1) == pytest.approx(0.75 * GATHER_S)
     assert gather.wait_s(now_s=100.0, waiting=FULL_EVENTS) == 0
+
+
+def test_batches_are_as_large_as_the_link_bears() -> None:
+    """A stream begins with small ones, doubles them while they are taken at once, and halves them on a link that is slow."""
+    gather, sizes = Gather(), []
+    for takes_s in [0.0] * 8 + [2 * SLOW_S] * 9:
+        sizes.append(gather.most)
+        gather.sent(now_s=100.0, events=1)
+        gather.taken(now_s=100.0 + takes_s)
+    assert sizes[:7] == [FIRST_EVENTS << step for step in range(7)]
+    assert (sizes[8], sizes[9], gather.most) == (BATCH_EVENTS, BATCH_EVENTS // 2, FIRST_EVENTS)
 
 
 def test_a_mere_snapshot_delays_nothing() -> None:
