@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coral.colony.book import SessionBook
+from coral.colony.retention import remove_sessions
 from coral.colony.store import control
 from coral.colony.store.database import Database
-from coral.colony.store.events import count_events, delete_events
+from coral.colony.store.events import count_events
 from coral.model.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from coral.model.text import check_name
 
@@ -115,9 +116,7 @@ class Purger:
         self._require_room()
         session_ids = [session.session_id for session in sessions]
         for start in range(0, len(session_ids), _AT_ONCE):
-            ids = session_ids[start : start + _AT_ONCE]
-            await self._events.write(lambda connection, ids=ids: delete_events(connection, ids))  # type: ignore[misc]
-            await self._control.write(lambda connection, ids=ids: control.delete_sessions(connection, ids))  # type: ignore[misc]
+            await remove_sessions(session_ids[start : start + _AT_ONCE], control_db=self._control, events_db=self._events)
         if not session_ids:
             return 0
         return await self._events.rewrite() + await self._control.rewrite()

@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 
 from coral.colony.book import SessionBook
-from coral.colony.results import SLOWEST, Statistics, merged, statistics
+from coral.colony.results import Statistics, merged, statistics
 from coral.colony.store.database import Database
 from coral.colony.store.events import Position, load_progress, page, slowest
 from coral.events.batch import rows
@@ -242,4 +242,4 @@ def next_token(query: EventsQuery, found: EventsPage, count: int) -> str:
 
 def _stored_results(cursor: duckdb.DuckDBPyConnection, session_id: str) -> tuple[Histogram, list[dict[str, Any]]]:
     histogram = merged(one.histogram for one in load_progress(cursor, [session_id]).values())
-    return histogram, list(rows(slowest(cursor, session_id=session_id, limit=SLOWEST)))
+    return histogram, slowest(cursor, session_id)

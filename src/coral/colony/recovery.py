@@ -5,22 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import duckdb
-import pyarrow as pa
 
 from coral.colony.book import Ending, LiveCollector, LiveSession, SessionBook
 from coral.colony.feed import Feed
 from coral.colony.ingest import Ingest
 from coral.colony.progress import Progress
 from coral.colony.registry import Registry
-from coral.colony.results import SLOWEST
 from coral.colony.slots import Slots
 from coral.colony.store import control
 from coral.colony.store.control import Kept
 from coral.colony.store.database import Database
 from coral.colony.store.events import load_progress, slowest
-from coral.events.batch import rows
 from coral.model.session import ReasonCode, Status
 
 _INTERRUPTED = "The colony stopped while it attached; what agents had attached is detached when they report it."
@@ -37,10 +35,8 @@ async def recover(
     kept = await control_db.read(control.unended)
     session_ids = [one.session.session_id for one in kept]
 
-    def read(cursor: duckdb.DuckDBPyConnection) -> tuple[dict[str, Progress], dict[str, pa.Table]]:
-        return load_progress(cursor, session_ids), {
-            session_id: slowest(cursor, session_id=session_id, limit=SLOWEST) for session_id in session_ids
-        }
+    def read(cursor: duckdb.DuckDBPyConnection) -> tuple[dict[str, Progress], dict[str, list[dict[str, Any]]]]:
+        return load_progress(cursor, session_ids), {session_id: slowest(cursor, session_id) for session_id in session_ids}
 
     progress, slow = await events_db.read(read)
     for collector_id in progress:
@@ -48,7 +44,7 @@ async def recover(
     recovered = []
     for one in kept:
         live = _revive(one, progress)
-        live.slowest = list(rows(slow[live.session_id]))
+        live.slowest = slow[live.session_id]
         book.add(live)
         for collector in live.collectors.values():
             # Its final batch was committed, but the colony stopped before it could note that in the control file.

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -92,12 +93,15 @@ def keep_slowest(kept: list[dict[str, Any]], events: pa.Table) -> list[dict[str,
     """
     if not events.num_rows:
         return kept
-    candidates = events.filter(pc.not_equal(events["event_type"].cast(pa.string()), "entry"))
-    if len(kept) == SLOWEST:
-        candidates = candidates.filter(pc.greater(candidates["duration_ns"], kept[-1]["duration_ns"]))
-    if not candidates.num_rows:
+    durations = events["duration_ns"].to_numpy()
+    # Most events of a long session are not even candidates: this comparison is all that they cost.
+    candidates = np.flatnonzero(durations > kept[-1]["duration_ns"]) if len(kept) == SLOWEST else np.arange(len(durations))
+    if not len(candidates):
         return kept
-    best = pc.select_k_unstable(candidates, k=SLOWEST, sort_keys=[("duration_ns", "descending")])
-    both = [*kept, *rows(candidates.take(best))]
+    completed = pc.not_equal(events["event_type"].take(candidates).cast(pa.string()), "entry").to_numpy()
+    candidates = candidates[completed]
+    if len(candidates) > SLOWEST:
+        candidates = candidates[np.argpartition(durations[candidates], -SLOWEST)[-SLOWEST:]]
+    both = [*kept, *rows(events.take(candidates))]
     both.sort(key=lambda event: (-event["duration_ns"], event["timestamp_ns"], event["collector_id"], event["sequence"]))
     return both[:SLOWEST]

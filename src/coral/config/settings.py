@@ -76,6 +76,9 @@ class ColonySettings(_Settings):
         heartbeats_per_s: How many reports may come in a second: where there are more agents, they are asked less often.
         offline_after_ms: An agent that was silent for so long, and for two and a half of its intervals, is offline.
         session_retention_s: For how long ended sessions and their events are kept.
+        max_events_bytes: How much room the events of all sessions may take: beyond it those of the sessions that ended first
+            go. 0: any.
+        keep_free_bytes: How much of the disk is to stay free: below it events go likewise.
         audit_retention_s: For how long at least records of the audit log are kept.
         audit_copy_bytes: How large a file of the audit log's JSON Lines copy becomes before another is begun.
         audit_failure: What becomes of running sessions while the audit log cannot be written: ``keep`` or ``detach``. New
@@ -113,6 +116,8 @@ class ColonySettings(_Settings):
     heartbeats_per_s: Count = 333
     offline_after_ms: Count = 5000
     session_retention_s: Count = 604_800
+    max_events_bytes: Annotated[int, Field(ge=0)] = 0
+    keep_free_bytes: Annotated[int, Field(ge=0)] = 512 * _MIB
     audit_retention_s: Count = 31_536_000
     audit_copy_bytes: Count = 64 * _MIB
     audit_failure: Literal["keep", "detach"] = "keep"

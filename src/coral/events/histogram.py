@@ -14,11 +14,17 @@ import numpy.typing as npt
 _SUB_BITS = 6
 _SUB = 1 << _SUB_BITS
 BUCKETS = _SUB * (64 - _SUB_BITS + 1)
+_EXACT = 1 << 53
 
 
 def bucket_of(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
     """The bucket index of each duration in ns."""
     values = np.asarray(values, dtype="u8")
+    if not len(values) or values.max() < _EXACT:
+        # An IEEE 754 double below 2**53 holds the value exactly: its exponent and the next six bits are the bucket, as one
+        # number, which begins at 1023 (the bias) plus six for the buckets of single values, less one octave of them.
+        bits = values.astype("f8").view("i8") >> (52 - _SUB_BITS)
+        return np.where(values < _SUB, values.astype("i8"), bits - ((1023 + _SUB_BITS - 1) << _SUB_BITS))
     # frexp is exact on integers below 2**53; shifting first keeps larger ones exact too.
     high = values >> np.uint64(32)
     exponent = np.where(
@@ -59,7 +65,7 @@ class Histogram:
         """Counts each of ``durations_ns``."""
         if not len(durations_ns):
             return
-        np.add.at(self.counts, bucket_of(durations_ns), 1)
+        self.counts += np.bincount(bucket_of(durations_ns), minlength=BUCKETS)
         self._widen(int(durations_ns.min()), int(durations_ns.max()))
         self.count += len(durations_ns)
         self.total_ns += int(durations_ns.sum(dtype="u8"))

@@ -121,6 +121,8 @@ class Session:
         reason: Why it stands there, as a sentence.
         reason_code: Likewise, as a word.
         ended_at_ns: When it ended; 0 while it lasts.
+        events_removed_at_ns: When its events went, while it was kept; 0 while they are there.
+        events_removed_why: Why they did: ``size``, ``free_space`` or ``damage``.
         collectors: One per host and life of its agent.
     """
 
@@ -135,6 +137,8 @@ class Session:
     reason: str = ""
     reason_code: ReasonCode = ReasonCode.NONE
     ended_at_ns: int = 0
+    events_removed_at_ns: int = 0
+    events_removed_why: str = ""
     collectors: tuple[Collector, ...] = ()
 
     @property

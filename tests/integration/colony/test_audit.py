@@ -207,9 +207,11 @@ def test_what_is_purged_is_gone(tmp_path: Path) -> None:
                     await client.detach(ids[-1])
             with duckdb.connect(str(tmp_path / "events.duckdb")) as connection:
                 connection.execute(
-                    "UPDATE uprobe_events "
-                    "SET args = [{'name': 'card', 'type': 'string', 'value': 'QWERTZUIOP-' || session_id}]"
+                    "INSERT INTO detailed_events SELECT plain_events.*, "
+                    "[{'name': 'card', 'type': 'string', 'value': 'QWERTZUIOP-' || session_id}], NULL, NULL "
+                    "FROM plain_events JOIN event_sources USING (source)"
                 )
+                connection.execute("DELETE FROM plain_events")
             assert all(_marked(tmp_path, one) for one in ids)
             async with running_colony(tmp_path) as colony, ColonyClient(colony, caller="dpo") as client:
                 await agent.report_to(colony)

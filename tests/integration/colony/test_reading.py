@@ -211,7 +211,8 @@ def test_tables_of_both_files_in_one_query(tmp_path: Path) -> None:
             assert row["stored"] == 2
             assert {row["name"] for row in await table(client, "SHOW TABLES")} == {
                 "agents", "audit_log", "collector_progress", "debug_collectors", "debug_instances", "debug_sessions",
-                "schema_migrations", "services", "uprobe_events",
+                "detailed_events", "event_sources", "plain_events", "schema_migrations", "services", "session_results",
+                "uprobe_events",
             }  # fmt: skip
             assert len(await table(client, "DESCRIBE audit_log")) == 15
             assert await table(client, "EXPLAIN SELECT * FROM agents")

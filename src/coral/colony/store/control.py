@@ -20,7 +20,8 @@ from coral.model.site import Site, SiteKind
 
 _SESSION_COLUMNS = """
     session_id, service_name, function_name, agent_id, epoch_ns(started_at), epoch_ns(expires_at), status,
-    coalesce(requested_by, ''), reason, reason_code, coalesce(epoch_ns(ended_at), 0)
+    coalesce(requested_by, ''), reason, reason_code, coalesce(epoch_ns(ended_at), 0),
+    coalesce(epoch_ns(events_removed_at), 0), coalesce(events_removed_why, '')
 """
 
 
@@ -62,7 +63,7 @@ def insert_session(connection: duckdb.DuckDBPyConnection, session: Session, requ
     connection.execute(
         """
         INSERT INTO debug_sessions VALUES
-            (?, ?, ?, ?, ?, make_timestamptz(?::BIGINT), make_timestamptz(?::BIGINT), ?, ?, ?, ?, NULL, ?)
+            (?, ?, ?, ?, ?, make_timestamptz(?::BIGINT), make_timestamptz(?::BIGINT), ?, ?, ?, ?, NULL, ?, NULL, '')
         """,
         [
             session.session_id, _one_collector(session), session.service_name, session.function_name, session.agent_id,
@@ -260,6 +261,37 @@ def ended_before(connection: duckdb.DuckDBPyConnection, when_ns: int, *, limit: 
     return [row[0] for row in found]
 
 
+def oldest_with_events(connection: duckdb.DuckDBPyConnection) -> str | None:
+    """Of the sessions that have ended and have their events still, the one that ended first; None if there is none."""
+    row = connection.execute(
+        """
+        SELECT session_id FROM debug_sessions WHERE ended_at IS NOT NULL AND events_removed_at IS NULL
+        ORDER BY ended_at, session_id LIMIT 1
+        """
+    ).fetchone()
+    return row[0] if row else None
+
+
+def note_events_removed(
+    connection: duckdb.DuckDBPyConnection, session_ids: Sequence[str] | None, *, when_ns: int, why: str
+) -> None:
+    """Has sessions say that their events are gone; those that say so already stay as they are.
+
+    Args:
+        connection: The writer's.
+        session_ids: Which; None for all.
+        when_ns: Since when.
+        why: Why.
+    """
+    connection.execute(
+        """
+        UPDATE debug_sessions SET events_removed_at = make_timestamptz(?::BIGINT), events_removed_why = ?
+        WHERE events_removed_at IS NULL AND (? OR list_contains(?::VARCHAR[], session_id))
+        """,
+        [when_ns // 1000, why, session_ids is None, list(session_ids or ())],
+    )
+
+
 def _session(row: Sequence[Any]) -> Session:
     return Session(
         session_id=row[0],
@@ -273,6 +305,8 @@ def _session(row: Sequence[Any]) -> Session:
         reason=row[8],
         reason_code=ReasonCode(row[9]),
         ended_at_ns=row[10],
+        events_removed_at_ns=row[11],
+        events_removed_why=row[12],
     )
 
 

@@ -8,7 +8,6 @@ that was committed is there. The writer does that, with backoff; meanwhile reads
 from __future__ import annotations
 
 import asyncio
-import os
 import queue
 import threading
 import time
@@ -21,7 +20,9 @@ from typing import Any, TypeVar
 import duckdb
 import structlog
 
-from coral.colony.store.schema import Migration, migrate
+from coral.colony.store.copying import Copying
+from coral.colony.store.opening import SetAside, is_damage, open_database, set_aside
+from coral.colony.store.schema import Migration
 from coral.model.errors import CoralError, FailedPrecondition, Unavailable
 
 T = TypeVar("T")
@@ -34,22 +35,30 @@ _FIRST_RETRY_S = 0.5
 _LAST_RETRY_S = 30.0
 _READ_TIMEOUT_S = 30.0
 _REWRITE_WAITS_S = 10.0
-_CONFIG: dict[str, Any] = {
-    # No statement may touch a file or load code: the same instance answers `coral db query`.
-    "enable_external_access": False,
-    "autoinstall_known_extensions": False,
-    "autoload_known_extensions": False,
-    # Each caller's thread works for itself: for the small statements here, handing them to others costs more than it gains.
-    "threads": 1,
-    "memory_limit": "1GB",
-}
-_IN_MEMORY = {**_CONFIG, "temp_directory": ""}
-"""Nothing is written: DuckDB would put what does not fit into the working directory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How large a database is.
+
+    Attributes:
+        used_bytes: What holds something.
+        reusable_bytes: What held something, and is filled again before the file grows.
+    """
+
+    used_bytes: int
+    reusable_bytes: int
 
 
 @dataclass(slots=True)
 class _Rewrite:
+    yielding: bool
     done: Future[int] = field(default_factory=Future)
+
+
+@dataclass(slots=True)
+class _Checkpoint:
+    done: Future[None] = field(default_factory=Future)
 
 
 @dataclass(slots=True)
@@ -59,15 +68,27 @@ class _Write:
 
 
 class Database:
-    """One file, open in this process alone; or tables in memory, which end with it."""
+    """One file, open in this process alone; or tables in memory, which end with it.
 
-    def __init__(self, path: Path | None, migrations: Sequence[Migration]) -> None:
-        """Args: ``path`` is the file, None for tables in memory."""
+    Attributes:
+        generation: Counts how often the file was begun anew since this was made.
+        set_aside: The files that had to be set aside.
+    """
+
+    def __init__(self, path: Path | None, migrations: Sequence[Migration], *, replaceable: bool = False) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            path: The file; None for tables in memory.
+            migrations: Its schema.
+            replaceable: Whether it is begun anew also when it turns out to be damaged while it is in use, not only when it is
+                opened: only where nobody holds in memory what would then be missing.
+        """
         self.path = path
         self.name = "memory" if path is None else path.name
         self._migrations = migrations
         self._connection: duckdb.DuckDBPyConnection | None = None
-        self._jobs: queue.SimpleQueue[_Write | _Rewrite | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Write | _Rewrite | _Checkpoint | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._run, name=f"writer-{self.name}", daemon=True)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix=f"reader-{self.name}")
         self._guard = threading.Condition()
@@ -75,9 +96,14 @@ class Database:
         self._retry_s = _FIRST_RETRY_S
         self._retry_at = 0.0
         self._rewriting = False
+        self._copying: Copying | None = None
+        self._replaceable = replaceable
+        self._damage: duckdb.Error | None = None
+        self.generation = 0
+        self.set_aside: list[SetAside] = []
 
     async def open(self) -> None:
-        """Opens the file, creating it if there is none, and brings its schema up to date.
+        """Opens the file, creating it if there is none, and brings its schema up to date; a damaged one is begun anew.
 
         Raises:
             FailedPrecondition: Another process has it open, or a newer Coral wrote it.
@@ -102,7 +128,7 @@ class Database:
             Unavailable: The database cannot be written now; nothing was.
         """
         write = _Write(job)
-        self._jobs.put(write)
+        self._queue(write)
         # Shielded: a caller that goes away does not make a transaction that runs undone.
         return await asyncio.shield(asyncio.wrap_future(write.done))
 
@@ -115,12 +141,44 @@ class Database:
                 _log.error("write failed", file=self.name, what=what, error=str(error))
 
         write.done.add_done_callback(report)
-        self._jobs.put(write)
+        self._queue(write)
 
-    async def rewrite(self) -> int:
+    def _queue(self, write: _Write) -> None:
+        self._jobs.put(write)
+        if copying := self._copying:
+            copying.interrupt()
+
+    async def checkpoint(self) -> None:
+        """Puts everything into the file, and frees the blocks of deleted rows; where a reader is in the way, nothing.
+
+        Raises:
+            Unavailable: It cannot be done now.
+        """
+        checkpoint = _Checkpoint()
+        self._jobs.put(checkpoint)
+        await asyncio.shield(asyncio.wrap_future(checkpoint.done))
+
+    async def size(self) -> Size:
+        """How large it is, with what is not in the file yet.
+
+        Raises:
+            Unavailable: The database is being reopened.
+        """
+
+        def job(cursor: duckdb.DuckDBPyConnection) -> tuple[int, int, int]:
+            row = cursor.execute("SELECT block_size, used_blocks, free_blocks FROM pragma_database_size()").fetchone()
+            return (row[0], row[1], row[2]) if row else (0, 0, 0)
+
+        block_bytes, used, free = await self.read(job)
+        return Size(used_bytes=block_bytes * used, reusable_bytes=block_bytes * free)
+
+    async def rewrite(self, *, yielding: bool = False) -> int:
         """Copies the file anew, so that nothing is left in it of rows that were deleted; reads and writes wait for that.
 
         DuckDB frees the blocks of deleted rows, and leaves in them what was there.
+
+        Args:
+            yielding: Whether a write that comes meanwhile ends it, with the file as it was.
 
         Returns:
             By how many bytes the file is smaller; 0 in memory.
@@ -130,7 +188,7 @@ class Database:
         """
         if self.path is None:
             return 0
-        rewriting = _Rewrite()
+        rewriting = _Rewrite(yielding)
         self._jobs.put(rewriting)
         return await asyncio.shield(asyncio.wrap_future(rewriting.done))
 
@@ -157,6 +215,14 @@ class Database:
             return job(cursor)
         except (duckdb.FatalException, duckdb.InternalException) as error:
             raise self._unavailable() from error
+        except duckdb.IOException as error:
+            if not is_damage(error):
+                raise
+            _log.error("a part of the database is damaged", file=self.name, error=str(error))
+            raise FailedPrecondition(
+                f"A part of {self.name} is damaged, and what was asked for lies in it.",
+                hint="Look at the colony's log and its disk; what lies elsewhere in the file can be read.",
+            ) from error
         finally:
             watchdog.cancel()
             cursor.close()
@@ -178,6 +244,8 @@ class Database:
                 self._transact(group)
             if isinstance(following, _Rewrite):
                 self._rewrite(following)
+            elif isinstance(following, _Checkpoint):
+                self._checkpoint(following)
             stopping = following is None
 
     def _transact(self, group: list[_Write]) -> None:
@@ -211,17 +279,41 @@ class Database:
         with self._guard:
             self._rewriting = True
             self._guard.wait_for(lambda: not self._cursors, timeout=_REWRITE_WAITS_S)
+        copying = Copying()
         try:
             self._disconnect()
-            rewriting.done.set_result(copied_anew(self.path))
+            self._copying = copying if rewriting.yielding else None
+            if rewriting.yielding and not self._jobs.empty():
+                copying.interrupt()
+            rewriting.done.set_result(copying.run(self.path))
+        except duckdb.InterruptException:
+            _log.info("the database was not copied anew: something is to be written", file=self.name)
+            rewriting.done.set_result(0)
         except (duckdb.Error, OSError) as error:
             _log.error("the database was not copied anew", file=self.name, error=str(error))
             rewriting.done.set_exception(self._unavailable())
         finally:
+            self._copying = None
             self._ready()
             with self._guard:
                 self._rewriting = False
                 self._guard.notify_all()
+
+    def _checkpoint(self, checkpoint: _Checkpoint) -> None:
+        if not self._ready():
+            checkpoint.done.set_exception(self._unavailable())
+            return
+        connection = self._connection
+        assert connection is not None, "_ready() was asked first"
+        try:
+            connection.execute("CHECKPOINT")
+        except duckdb.TransactionException as error:  # a reader is in the way; DuckDB does it by itself later
+            _log.debug("no checkpoint now", file=self.name, error=str(error))
+        except duckdb.Error as error:
+            self._reopen_later(error)
+            checkpoint.done.set_exception(self._unavailable())
+            return
+        checkpoint.done.set_result(None)
 
     def _commit(self, group: list[_Write]) -> list[Any]:
         connection = self._connection
@@ -258,6 +350,8 @@ class Database:
 
     def _reopen_later(self, error: Exception) -> None:
         _log.error("database closed after an error", file=self.name, error=str(error), retry_s=self._retry_s)
+        if self._replaceable and isinstance(error, duckdb.Error) and is_damage(error):
+            self._damage = error
         self._disconnect()
         self._retry_at = time.monotonic() + self._retry_s
         self._retry_s = min(2 * self._retry_s, _LAST_RETRY_S)
@@ -277,21 +371,14 @@ class Database:
         return True
 
     def _connect(self) -> None:
-        try:
-            connection = duckdb.connect(str(self.path), config=_CONFIG) if self.path else duckdb.connect(config=_IN_MEMORY)
-        except duckdb.IOException as error:
-            if "lock" not in str(error):
-                raise FailedPrecondition(
-                    f"{self.path} cannot be opened: {error}.", hint="Look at the file, or give another --state-dir."
-                ) from None
-            raise FailedPrecondition(
-                f"{self.path} is in use by another process: {_holder(str(error))}.",
-                hint="Stop the other colony, or give this one another --state-dir.",
-            ) from None
-        # Names of Python variables are no tables.
-        connection.execute("SET python_enable_replacements = false")
-        migrate(connection, self._migrations, file=str(self.path or self.name))
-        connection.execute("SET lock_configuration = true")
+        if self._damage is not None and self.path is not None:
+            self.set_aside += set_aside(self.path, self._damage)
+            self.generation += 1
+            self._damage = None
+        connection, aside = open_database(self.path, self._migrations)
+        if aside:
+            self.generation += 1
+            self.set_aside += aside
         with self._guard:
             self._connection = connection
 
@@ -314,43 +401,3 @@ class Database:
             f"The colony's database {self.name} cannot be used now.",
             hint="Free disk space in its state directory if that is full; it is opened anew by itself.",
         )
-
-
-def copied_anew(path: Path) -> int:
-    """Puts a copy of a database that nobody has open in its place; a crash leaves the one or the other.
-
-    Returns:
-        By how many bytes it is smaller.
-
-    Raises:
-        duckdb.Error: It cannot be copied.
-        OSError: Likewise.
-    """
-    before = path.stat().st_size
-    if path.with_name(f"{path.name}.wal").exists():
-        raise OSError(f"{path} was not closed completely")
-    beside = path.with_name(f".{path.name}.anew")
-    beside.unlink(missing_ok=True)
-    try:
-        with duckdb.connect(config={"threads": 1, "memory_limit": "1GB", "temp_directory": ""}) as connection:
-            for name, file, mode in (("old", path, " (READ_ONLY)"), ("anew", beside, "")):
-                quoted = str(file).replace("'", "''")
-                connection.execute(f"ATTACH '{quoted}' AS {name}{mode}")
-            connection.execute("COPY FROM DATABASE old TO anew")
-        with beside.open("rb") as copied:
-            os.fsync(copied.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    return before - path.stat().st_size
-
-
-def _holder(message: str) -> str:
-    """Who holds the lock, out of DuckDB's message: ``... Conflicting lock is held in /usr/bin/python (PID 12) ...``."""
-    _, found, rest = message.partition("held in ")
-    return rest.partition(")")[0] + ")" if found else message

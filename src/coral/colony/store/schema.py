@@ -203,6 +203,14 @@ CONTROL: Sequence[Migration] = (
             "ALTER TABLE audit_log ADD COLUMN hash VARCHAR DEFAULT ''",
         ),
     ),
+    Migration(
+        number=6,
+        name="sessions whose events are gone",
+        statements=(
+            "ALTER TABLE debug_sessions ADD COLUMN events_removed_at TIMESTAMPTZ",
+            "ALTER TABLE debug_sessions ADD COLUMN events_removed_why VARCHAR DEFAULT ''",
+        ),
+    ),
 )
 
 EVENTS: Sequence[Migration] = (
@@ -244,6 +252,87 @@ EVENTS: Sequence[Migration] = (
                 ended BOOLEAN NOT NULL,
                 status VARCHAR NOT NULL,
                 reason_code VARCHAR NOT NULL)
+            """,
+        ),
+    ),
+    Migration(
+        number=2,
+        name="events without what they have in common",
+        statements=(
+            """
+            CREATE TABLE event_sources (
+                source UINTEGER NOT NULL,
+                session_id VARCHAR NOT NULL,
+                collector_id VARCHAR NOT NULL,
+                agent_id VARCHAR NOT NULL,
+                service_name VARCHAR NOT NULL,
+                function_name VARCHAR NOT NULL,
+                event_type VARCHAR NOT NULL)
+            """,
+            # In the order in which they came, which is nearly that of their times: so DuckDB finds a range of times by the
+            # bounds that it keeps for each 122,880 rows.
+            """
+            CREATE TABLE plain_events (
+                timestamp_ns BIGINT NOT NULL,
+                source UINTEGER NOT NULL,
+                duration_ns UBIGINT NOT NULL,
+                pid INTEGER NOT NULL,
+                tid INTEGER NOT NULL,
+                sequence UBIGINT NOT NULL)
+            """,
+            # Those with values or labels.
+            """
+            CREATE TABLE detailed_events (
+                timestamp_ns BIGINT NOT NULL,
+                source UINTEGER NOT NULL,
+                duration_ns UBIGINT NOT NULL,
+                pid INTEGER NOT NULL,
+                tid INTEGER NOT NULL,
+                sequence UBIGINT NOT NULL,
+                args STRUCT(name VARCHAR, "type" VARCHAR, "value" VARCHAR)[],
+                return_value STRUCT("type" VARCHAR, "value" VARCHAR, is_error BOOLEAN, error_message VARCHAR),
+                labels MAP(VARCHAR, VARCHAR))
+            """,
+            # The slowest events of a session as JSON, longest first; written in the transaction of the events.
+            "CREATE TABLE session_results (session_id VARCHAR NOT NULL, slowest VARCHAR NOT NULL)",
+            """
+            INSERT INTO event_sources
+            SELECT row_number() OVER (), * FROM (
+                SELECT DISTINCT session_id, collector_id, agent_id, service_name, function_name, event_type
+                FROM uprobe_events)
+            """,
+            """
+            INSERT INTO detailed_events
+            SELECT timestamp_ns, source, duration_ns, pid, tid, sequence, args, return_value, labels
+            FROM uprobe_events JOIN event_sources
+                USING (session_id, collector_id, agent_id, service_name, function_name, event_type)
+            ORDER BY session_id, timestamp_ns
+            """,
+            """
+            INSERT INTO session_results
+            SELECT session_id, to_json(list({
+                timestamp_ns: timestamp_ns, collector_id: collector_id, agent_id: agent_id, service_name: service_name,
+                function_name: function_name, event_type: event_type, duration_ns: duration_ns, pid: pid, tid: tid,
+                args: coalesce(args, []), return_value: return_value, labels: to_json(coalesce(labels, MAP {})),
+                sequence: sequence} ORDER BY duration_ns DESC, timestamp_ns, collector_id, sequence))
+            FROM (SELECT * FROM uprobe_events WHERE event_type <> 'entry' QUALIFY row_number() OVER (
+                PARTITION BY session_id ORDER BY duration_ns DESC, timestamp_ns, collector_id, sequence) <= 10)
+            GROUP BY session_id
+            """,
+            "DROP TABLE uprobe_events",
+            """
+            CREATE VIEW uprobe_events AS
+            SELECT timestamp_ns, collector_id, agent_id, service_name, function_name, event_type, duration_ns, pid, tid,
+                args, return_value, labels, sequence, session_id
+            FROM (
+                SELECT *,
+                    []::STRUCT(name VARCHAR, "type" VARCHAR, "value" VARCHAR)[] AS args,
+                    NULL::STRUCT("type" VARCHAR, "value" VARCHAR, is_error BOOLEAN, error_message VARCHAR) AS return_value,
+                    MAP {}::MAP(VARCHAR, VARCHAR) AS labels
+                FROM plain_events
+                UNION ALL
+                SELECT * FROM detailed_events)
+            JOIN event_sources USING (source)
             """,
         ),
     ),
