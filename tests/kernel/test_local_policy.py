@@ -15,8 +15,10 @@ from support import build
 from support.agent_parts import collectors_on, probe_of
 from support.cli import clean_environment
 from support.target import running, unique_service
+from support.text import changed_text
 
 from coral.agent.collector import Collector
+from coral.agent.naming import Naming, NotAuthorised
 from coral.agent.policy import LocalPolicy
 from coral.agent.readback import breakpoints
 from coral.config.settings import AgentSettings
@@ -75,6 +77,40 @@ def test_a_denied_function_is_denied_by_every_name_of_it(engine: Engine) -> None
         *denied, allowed = asyncio.run(_attached(engine, policy, target.service, *functions))
     assert all("rule agent.deny[0]" in str(refused) for refused in denied)
     assert isinstance(allowed, Collector)
+
+
+def test_only_what_the_colony_has_decided_about_is_probed(engine: Engine, tmp_path: Path) -> None:
+    """Nothing is attached before; a process that comes later with another one is left alone until that is permitted too."""
+    service, other = unique_service("mixed"), shutil.copy(build.c_program("loop"), tmp_path / "newer")
+    spec = probe_of(service, "work")
+
+    async def scenario() -> tuple[list[InstanceStatus], list[InstanceStatus]]:
+        async with collectors_on(engine) as collectors:
+            naming = Naming(collectors._attacher._resolver, collectors._processes, LocalPolicy())
+
+            async def start(*marks: bytes) -> Collector:
+                return await collectors.start(
+                    spec, session_id="S1", of_colony=True, actor="colony", authorised=frozenset(marks)
+                )
+
+            with running(build.c_program("loop"), service=service) as first:
+                (found,) = await naming.of(service, "work")
+                with pytest.raises(NotAuthorised, match="were not asked about work of loop"):
+                    await start()
+                assert (changed_text(first.pid), collectors.running) == ([], [])
+                collector = await start(found.mark)
+                with running(other, service=service) as second:
+                    await collectors._attacher.join(collector, await collectors._processes.instances(service))
+                    assert len(collector.unauthorised) == 1
+                    alone = [instance.status for instance in collector.instances]
+                    assert changed_text(second.pid) == []
+                    marks = [one.mark for one in await naming.of(service, "work")]
+                    assert await start(*marks) is collector
+                    assert not collector.unauthorised
+                    return alone, [instance.status for instance in collector.instances]
+
+    attached, failed = InstanceStatus.ATTACHED, InstanceStatus.FAILED
+    assert asyncio.run(scenario()) == ([attached, failed], [attached, attached])
 
 
 def test_coral_itself_gets_no_breakpoint_of_a_service_in_the_same_python(engine: Engine) -> None:
