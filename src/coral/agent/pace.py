@@ -16,6 +16,8 @@ _SPREAD = 0.1
 _LEAST, _MOST_LEAST_S = 1 / 30, 1.0
 """What starts on a host is known to the colony within about a second, however large the fleet."""
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.5, 5.0
+_FIRST_RETRY, _LAST_RETRY = 1 / 4, 2.0
+"""Of the interval, where that is more: a fleet whose colony is too slow must not ask more of it than one that is answered."""
 
 
 class Pace:
@@ -28,8 +30,8 @@ class Pace:
     def __init__(self, *, chance: random.Random | None = None) -> None:
         """Args: ``chance`` is where randomness comes from."""
         self._chance = chance or random.Random()
-        self._bound_s = _FIRST_RETRY_S
         self.interval_s = _INTERVAL_S
+        self._bound_s = 0.0
 
     def told(self, heartbeat_ms: int) -> None:
         """Takes the interval that the colony asks for, within bounds; 0 asks for nothing."""
@@ -38,7 +40,7 @@ class Pace:
 
     def registered(self) -> None:
         """Notes that the colony answered: the next retry is a first one."""
-        self._bound_s = _FIRST_RETRY_S
+        self._bound_s = 0.0
 
     def first_s(self) -> float:
         """From a registration to the first heartbeat: anywhere in an interval, so that a fleet is spread over it."""
@@ -53,7 +55,7 @@ class Pace:
         return min(max(_SHORTEST_S, self.interval_s * _LEAST), _MOST_LEAST_S)
 
     def retry_s(self) -> float:
-        """From a try that was not answered to the next; the bound grows to 5 s, in a large fleet to the interval."""
-        bound_s = self._bound_s
-        self._bound_s = min(2 * bound_s, max(_LAST_RETRY_S, self.interval_s))
+        """From a try that was not answered to the next; the bound grows to 5 s, in a large fleet to two intervals."""
+        bound_s = max(self._bound_s, _FIRST_RETRY_S, self.interval_s * _FIRST_RETRY)
+        self._bound_s = min(2 * bound_s, max(_LAST_RETRY_S, self.interval_s * _LAST_RETRY))
         return max(_SHORTEST_S, self._chance.uniform(0.0, bound_s))

@@ -22,6 +22,9 @@ _MISSED = 2.5
 ASKED_AT_RANDOM = 256
 """How many agents are asked for a service that none of them has reported; where there are more, nobody is."""
 SEEN_FLUSH_S = 5.0
+_LATE_S = 0.5
+_MOST_STRETCH = 8.0
+"""How much less often agents are asked, at most, by a colony that does not keep up."""
 
 
 @dataclass(slots=True)
@@ -65,6 +68,8 @@ class Registry:
         self._entries: dict[str, _Entry] = {}
         self._seeing: defaultdict[str, set[str]] = defaultdict(set)
         self._online = 0
+        self._stretch = 1.0
+        self._flushed_at = float("inf")
         self._unwritten: dict[str, int] = {}
         self._changed: set[str] = set()
         self._listeners: list[Callable[[str], None]] = []
@@ -92,11 +97,16 @@ class Registry:
         self._count()
 
     def heartbeat_ms(self) -> int:
-        """How often an agent is to report now."""
-        return max(self._heartbeat_ms, round(self._online / self._heartbeats_per_s * 1000))
+        """How often an agent is to report now: less often where they are many, or where the colony does not keep up."""
+        return round(self._stretch * max(self._heartbeat_ms, self._online / self._heartbeats_per_s * 1000))
 
-    async def register(self, agent: Agent, services: Sequence[Service]) -> tuple[int, str]:
+    async def register(self, agent: Agent, services: Sequence[Service], *, digest: bytes = b"") -> tuple[int, str]:
         """Takes an agent in, or its new life.
+
+        Args:
+            agent: It.
+            services: What it sees.
+            digest: Of the message that said so, for ``is_unchanged``.
 
         Returns:
             The epoch that its heartbeats carry, and the boot id that it had before; empty when it is new.
@@ -106,7 +116,8 @@ class Registry:
         epoch = max(time.time_ns(), known.epoch + 1 if known else 0)
         seen = tuple(services)
         self._online += known is None or not self._is_online(known)
-        entry = _Entry(agent=agent, services=(), epoch=epoch, heard_at=self._monotonic(), told_s=self.heartbeat_ms() / 1000)
+        told_s = self.heartbeat_ms() / 1000
+        entry = _Entry(agent=agent, services=(), epoch=epoch, heard_at=self._monotonic(), told_s=told_s, digest=digest)
         self._entries[agent.agent_id] = entry
         if (
             known is not None and known.stored and _same_row(known.agent, agent)
@@ -167,7 +178,13 @@ class Registry:
             entry.heard_at, entry.epoch = float("-inf"), 0
 
     def flush(self) -> None:
-        """Queues what heartbeats brought for writing; they are too many to be written one by one."""
+        """Queues what heartbeats brought for writing; they are too many to be written one by one. Called every few seconds:
+        by how much it comes too late, the colony knows that it has too much to do.
+        """
+        now = self._monotonic()
+        late = now - self._flushed_at - SEEN_FLUSH_S > _LATE_S
+        self._stretch = min(_MOST_STRETCH, 2 * self._stretch) if late else max(1.0, self._stretch / 1.5)
+        self._flushed_at = now
         self._count()
         last_seen, self._unwritten = self._unwritten, {}
         seen = {agent_id: self._entries[agent_id].services for agent_id in self._changed}

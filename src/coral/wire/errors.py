@@ -50,6 +50,8 @@ def from_rpc(error: grpc.aio.AioRpcError, *, peer: str) -> CoralError:
         return error_for(info.reason)(text.removesuffix(hint).strip(), hint=hint, details=metadata)
     if code is grpc.StatusCode.UNAVAILABLE:
         return Unavailable(f"{peer} cannot be reached: {text}.", hint="Is it running, and is the address right?")
+    if code is grpc.StatusCode.CANCELLED:  # a server of gRPC does that to calls that it has no time to take up
+        return Unavailable(f"{peer} did not take the call: it has too much to do, or is ending.", hint="Try again.")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(f"{peer} did not answer in time.", hint="Try again; look at its log if it stays so.")
     if code is grpc.StatusCode.UNIMPLEMENTED:

@@ -19,13 +19,13 @@ def test_agents_that_register_together_do_not_speak_together() -> None:
 
 
 def test_who_is_not_answered_waits_longer_each_time() -> None:
-    """The bound of a retry doubles up to 5 s, in a large fleet up to the interval, and begins anew after an answer."""
+    """The bound of a retry doubles up to 5 s, in a large fleet up to two intervals, and begins anew after an answer."""
     small, large = (Pace(chance=_Most()) for _ in range(2))
     large.told(30_000)
     assert [small.retry_s() for _ in range(6)] == [0.5, 1, 2, 4, 5, 5]
-    assert [large.retry_s() for _ in range(9)] == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert [large.retry_s() for _ in range(5)] == [7.5, 15, 30, 60, 60]
     large.registered()
-    assert large.retry_s() == 0.5
+    assert large.retry_s() == 7.5
 
 
 def test_what_a_colony_asks_for_has_bounds() -> None:

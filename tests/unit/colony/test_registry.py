@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from coral.colony.registry import ASKED_AT_RANDOM, Registry
+from coral.colony.registry import ASKED_AT_RANDOM, SEEN_FLUSH_S, Registry
 from coral.colony.store.database import Database
 from coral.colony.store.schema import CONTROL
 from coral.model.errors import NotFound, Unavailable
@@ -108,6 +108,12 @@ def test_a_large_fleet_reports_less_often(tmp_path: Path) -> None:
         clock.now += 2
         registry.flush()
         assert (sum(one.online for one in registry.agents()), registry.heartbeat_ms()) == (0, 1000)
+        asked = []
+        for late_s in (0, 1, 1, 0, 0, 0, 0):  # a colony that does not keep up asks for less, for a while
+            clock.now += SEEN_FLUSH_S + late_s
+            registry.flush()
+            asked.append(registry.heartbeat_ms())
+        assert asked == [1000, 2000, 4000, 2667, 1778, 1185, 1000]
         await control.close()
 
         control = Database(tmp_path / "control.duckdb", CONTROL)

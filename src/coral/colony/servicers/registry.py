@@ -63,13 +63,14 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         entry = self._audit.entry(who, "RegisterAgent", agent_id=request.agent_id, reason=request.address)
         async with self._audit.noting(entry):
             agent = _agent(request)
-            epoch, before = await self._registry.register(agent, _services(request.services, agent.agent_id))
+            services = _services(request.services, agent.agent_id)
+            epoch, before = await self._registry.register(agent, services, digest=_digest(request.services))
         self._watch.agent_came(agent.agent_id, reborn=before != agent.boot_id)
         return registry_pb2.RegisterAgentResponse(epoch=epoch, heartbeat_ms=self._registry.heartbeat_ms())
 
     async def Heartbeat(self, request: registry_pb2.HeartbeatRequest, context: Any) -> registry_pb2.HeartbeatResponse:
         """Notes that an agent lives; what it runs without anybody's wish is stopped."""
-        digest = _digest(request)
+        digest = _digest(request.services)
         unchanged = self._registry.is_unchanged(request.agent_id, digest)
         known = self._registry.heartbeat(
             request.agent_id,
@@ -146,9 +147,9 @@ def _page(
     return page[:size], make_token(query, {"after": key(page[size - 1])}) if len(page) > size else ""
 
 
-def _digest(request: registry_pb2.HeartbeatRequest) -> bytes:
+def _digest(services: Iterable[registry_pb2.ServiceInfo]) -> bytes:
     """Tells whether an agent says the same as before: what a host runs changes less often than its heart beats."""
-    said = registry_pb2.HeartbeatRequest(services=request.services).SerializeToString(deterministic=True)
+    said = registry_pb2.HeartbeatRequest(services=services).SerializeToString(deterministic=True)
     return hashlib.blake2b(said, digest_size=16).digest()
 
 
