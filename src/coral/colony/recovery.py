@@ -19,8 +19,9 @@ from coral.colony.store import control
 from coral.colony.store.control import Kept
 from coral.colony.store.database import Database
 from coral.colony.store.events import load_progress, slowest
-from coral.model.session import ReasonCode, Status
+from coral.model.session import InstanceStatus, ReasonCode, Status
 
+_UNTOLD = "its collector ended while the colony stopped; how the process fared until then is not known"
 _INTERRUPTED = "The colony stopped while it attached; what agents had attached is detached when they report it."
 
 
@@ -49,6 +50,7 @@ async def recover(
         for collector in live.collectors.values():
             # Its final batch was committed, but the colony stopped before it could note that in the control file.
             if collector.progress.status is not None:
+                _let_go(collector)
                 book.end_collector(collector, collector.progress.status, collector.progress.reason_code)
         if not live.collectors:
             live.ending = Ending(status=Status.FAILED, reason_code=ReasonCode.NONE, reason=_INTERRUPTED)
@@ -60,6 +62,18 @@ async def recover(
             lost = set(registry.may_host(session.service_name))
         slots.doubt(session, lost)
     return recovered
+
+
+def _let_go(collector: LiveCollector) -> None:
+    """Notes that the processes of a collector are attached no more: its agent sent its final batch after it had detached."""
+    instances = tuple(
+        replace(instance, status=InstanceStatus.DETACHED, reason=instance.reason or _UNTOLD)
+        if instance.status is InstanceStatus.ATTACHED
+        else instance
+        for instance in collector.instances
+    )
+    collector.unsaved = collector.unsaved or instances != collector.instances
+    collector.instances = instances
 
 
 def _revive(kept: Kept, progress: Mapping[str, Progress]) -> LiveSession:

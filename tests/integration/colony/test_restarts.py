@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 from support.colony_process import colony_process
@@ -396,6 +397,27 @@ def test_interrupted_attach(tmp_path: Path) -> None:
                     return [one.status async for one in client.sessions()] == ["failed"]
 
                 await eventually(failed)
+
+    asyncio.run(run())
+
+
+def test_stopped_between_the_last_events_and_the_end(tmp_path: Path) -> None:
+    """What a colony had stored of a collector's end, and not noted, its next life completes: no process stays attached."""
+
+    async def run() -> None:
+        async with SyntheticAgent() as agent:
+            async with running_colony(tmp_path) as colony, ColonyClient(colony) as client:
+                await agent.report_to(colony)
+                session_id = (await client.attach(attach_request(seconds=30))).session_id
+                agent.only.emit([1000] * 40)
+                await stored(client, session_id, 40)
+            with duckdb.connect(str(tmp_path / "events.duckdb")) as events:
+                events.execute("UPDATE collector_progress SET ended = true, status = 'expired', reason_code = 'deadline'")
+            async with running_colony(tmp_path) as colony, ColonyClient(colony) as client:
+                session = await ended(client, session_id)
+                assert (session.status, session.reason_code) == ("expired", "deadline")
+                states = [one.status for collector in session.collectors for one in collector.instances]
+                assert states == ["detached"] * len(states) != []
 
     asyncio.run(run())
 
