@@ -20,7 +20,7 @@ _LOOK_S = 0.01
 
 @fault("deadlines", alone=True)
 def deadlines(scene: Scene) -> None:
-    """16 sessions with deadlines of 2 to 5 s: each program has its code back within a second of its deadline."""
+    """16 sessions with deadlines of 5 to 7 s: each program has its code back within a second of its deadline."""
     _expire(scene)
 
 
@@ -39,13 +39,15 @@ def deadlines_of_a_stopped_agent(scene: Scene) -> None:
 def _expire(scene: Scene, *, colony: bool = True, stopped: bool = False) -> None:
     stack = scene.stack
     with ExitStack() as exits:
-        # Each of its own copy of the rate, so that all of them make 4,100 calls a second.
         rate = -(-RATE // _PROGRAMS)
-        scene.programs = [exits.enter_context(steady("c", stack.state_dir, rate=rate)) for _ in range(_PROGRAMS)]
+        scene.programs = [
+            exits.enter_context(steady("c", stack.state_dir, rate=rate, own_file=True)) for _ in range(_PROGRAMS)
+        ]
         due: dict[Steady, float] = {}
         for program in scene.programs:
-            session_id = scene.attach(program, seconds=scene.random.uniform(4, 7))
+            session_id = scene.attach(program, seconds=scene.random.uniform(5, 7))
             due[program] = scene.session(session_id).expires_at.ToNanoseconds() / 1e9
+        for program in scene.programs:
             program.go()
         if not colony:
             stack.kill_colony()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -173,7 +174,9 @@ class Steady:
 
 
 @contextmanager
-def steady(kind: str, folder: Path, *, rate: int = RATE, env: Mapping[str, str] | None = None) -> Iterator[Steady]:
+def steady(
+    kind: str, folder: Path, *, rate: int = RATE, env: Mapping[str, str] | None = None, own_file: bool = False
+) -> Iterator[Steady]:
     """A program that waits to begin.
 
     Args:
@@ -181,8 +184,13 @@ def steady(kind: str, folder: Path, *, rate: int = RATE, env: Mapping[str, str] 
         folder: For its counters.
         rate: Calls a second.
         env: Further variables.
+        own_file: Whether no other program is to run from its file, whose breakpoints are in all that do.
     """
     program = build.c_program("steady") if kind == "c" else build.go_program("steady")
+    if own_file:
+        handle, own = tempfile.mkstemp(prefix=f"steady-{kind}-", dir=folder)
+        os.close(handle)
+        program = Path(shutil.copy2(program, own))
     options = (
         ["--rate", rate, "--threads", Steady.threads, "--exit", 9]
         if kind == "c"
