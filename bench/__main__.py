@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-from bench import attach_all, attach_time, drain, functions, help_cost, idle, sustained, trust_cost
+from bench import attach_all, attach_time, big_session, drain, functions, help_cost, idle, ingest, sustained, trust_cost
 
 
 def main() -> int:
@@ -17,8 +17,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=60, help="of the sustained run")
     parser.add_argument(
         "--only",
-        choices=("help", "attach", "functions", "trust", "idle", "drain", "sustained", "attach_all"),
+        choices=("help", "attach", "functions", "trust", "idle", "drain", "ingest", "big_session", "sustained", "attach_all"),
         help="run one of them",
+    )
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=int(os.environ.get("BIG_SESSION_ROWS", big_session.ROWS)),
+        help="events of the big session; also BIG_SESSION_ROWS",
     )
     parser.add_argument("--server", default="", help="of attach_all: nginx, redis, postgres or caddy; all of them without")
     chosen = parser.parse_args()
@@ -37,6 +43,10 @@ def main() -> int:
         results.append(idle.run(seconds=60))
     if chosen.only in (None, "drain"):
         results.append(drain.run(times=4))
+    if chosen.only in (None, "ingest"):
+        results.append(ingest.run(rows=2_000_000))
+    if chosen.only in (None, "big_session"):
+        results.append(big_session.run(rows=chosen.rows))
     if chosen.only in (None, "sustained"):
         results.append(sustained.run(rate=chosen.rate, seconds=chosen.seconds))
     if chosen.only == "attach_all":  # not among the others: it analyses every function of four servers first
