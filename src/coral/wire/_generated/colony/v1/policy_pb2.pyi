@@ -193,6 +193,7 @@ class ExplainPolicyResponse(_message.Message):
     POLICIES_FIELD_NUMBER: _builtins.int
     ROLES_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
     decision: _builtins.str
     """allow, deny, approval"""
     text: _builtins.str
@@ -207,6 +208,10 @@ class ExplainPolicyResponse(_message.Message):
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """that were asked for"""
 
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """all that the function is called on the hosts, where policies go by that; of very many, some"""
+
     def __init__(
         self,
         *,
@@ -215,10 +220,11 @@ class ExplainPolicyResponse(_message.Message):
         policies: _abc.Iterable[Global___Policy] | None = ...,
         roles: _abc.Iterable[_builtins.str] | None = ...,
         role: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "policies", b"policies", "role", b"role", "roles", b"roles", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "names", b"names", "policies", b"policies", "role", b"role", "roles", b"roles", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
