@@ -7,7 +7,19 @@ import os
 import platform
 import sys
 
-from bench import attach_all, attach_time, big_session, drain, functions, help_cost, idle, ingest, sustained, trust_cost
+from bench import (
+    attach_all,
+    attach_time,
+    big_session,
+    drain,
+    functions,
+    help_cost,
+    idle,
+    ingest,
+    new_instance,
+    sustained,
+    trust_cost,
+)
 
 
 def main() -> int:
@@ -17,7 +29,19 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=60, help="of the sustained run")
     parser.add_argument(
         "--only",
-        choices=("help", "attach", "functions", "trust", "idle", "drain", "ingest", "big_session", "sustained", "attach_all"),
+        choices=(
+            "help",
+            "attach",
+            "functions",
+            "trust",
+            "idle",
+            "drain",
+            "ingest",
+            "big_session",
+            "new_instance",
+            "sustained",
+            "attach_all",
+        ),
         help="run one of them",
     )
     parser.add_argument(
@@ -47,6 +71,8 @@ def main() -> int:
         results.append(ingest.run(rows=2_000_000))
     if chosen.only in (None, "big_session"):
         results.append(big_session.run(rows=chosen.rows))
+    if chosen.only in (None, "new_instance"):
+        results.append(new_instance.run(times=30))
     if chosen.only in (None, "sustained"):
         results.append(sustained.run(rate=chosen.rate, seconds=chosen.seconds))
     if chosen.only == "attach_all":  # not among the others: it analyses every function of four servers first
