@@ -16,7 +16,7 @@ pytestmark = pytest.mark.kernel
 
 SESSION = [
     "session_id", "service_name", "function_name", "status", "reason_code", "reason", "requested_by", "started_at",
-    "expires_at", "ended_at", "statistics", "ledger", "slowest", "collectors",
+    "expires_at", "ended_at", "events_removed_at", "statistics", "ledger", "slowest", "collectors",
 ]  # fmt: skip
 LEDGER = [
     "entered", "returned", "unreturned", "open", "no_return", "too_deep", "emitted", "filtered", "sampled_out",

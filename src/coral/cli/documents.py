@@ -37,6 +37,7 @@ def session_document(session: debug_pb2.DebugSession, results: debug_pb2.GetDebu
         "started_at": _time(session, "started_at"),
         "expires_at": _time(session, "expires_at"),
         "ended_at": _time(session, "ended_at"),
+        "events_removed_at": _time(session, "events_removed_at"),
         "statistics": _statistics(results.statistics, session.ledger),
         "ledger": ledger_document(session.ledger),
         "slowest": [event_document(outlier.event, session.session_id) for outlier in results.slow_outliers],

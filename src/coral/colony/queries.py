@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,11 @@ from coral.wire.paging import make_token, page_size, read_token
 
 _SESSIONS_PAGE = 100
 _SESSIONS_MAX = 1_000
+_GONE = {
+    "size": "all events together took more room than they may (max_events_bytes)",
+    "free_space": "the disk had less free space than it is to have (keep_free_bytes)",
+    "damage": "the events file was damaged, and set aside",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +129,7 @@ class Queries:
         The first page pins how far each collector had got; later pages show that snapshot.
 
         Raises:
-            NotFound: There is no such session.
+            NotFound: There is no such session, or its events are gone.
             InvalidArgument: The token is of another query.
         """
         check_name(query.session_id, "session_id")
@@ -150,6 +156,12 @@ class Queries:
             return list(rows(found))
 
         found = await self._events.read(read)
+        if not found and session.events_removed_at_ns:
+            raise NotFound(
+                f"The events of session {query.session_id!r} are gone since {_utc(session.events_removed_at_ns)}: "
+                f"{_GONE.get(session.events_removed_why, session.events_removed_why)}.",
+                hint=f"What is left of it shows `coral debug session get {query.session_id}`.",
+            )
         return EventsPage(session=session, events=found[: query.limit], more=len(found) > query.limit, upto=upto)
 
     async def sessions(self, query: SessionsQuery, token: str) -> SessionsPage:
@@ -238,6 +250,10 @@ def next_token(query: EventsQuery, found: EventsPage, count: int) -> str:
         query.identity,
         {"upto": found.upto, "after": [last["timestamp_ns"], last["collector_id"], last["sequence"]]},
     )
+
+
+def _utc(time_ns: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time_ns // 10**9))
 
 
 def _stored_results(cursor: duckdb.DuckDBPyConnection, session_id: str) -> tuple[Histogram, list[dict[str, Any]]]:

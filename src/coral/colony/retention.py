@@ -35,7 +35,6 @@ class Why(StrEnum):
     TIME = "time"
     SIZE = "size"
     FREE_SPACE = "free_space"
-    DAMAGE = "damage"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

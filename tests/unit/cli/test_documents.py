@@ -196,6 +196,7 @@ def test_a_session() -> None:
         "started_at": "2023-11-14T22:13:20.123456Z",
         "expires_at": "2023-11-14T22:14:20.123456Z",
         "ended_at": "2023-11-14T22:14:20.123456Z",
+        "events_removed_at": None,
         "statistics": {
             "calls": 14,
             "errors": 1,

@@ -24,11 +24,13 @@ from coral.colony.audit.recovery import recover
 from coral.colony.audit.table import AuditTable
 from coral.colony.audit.writer import Writer, unwritable
 from coral.colony.store.database import Database
+from coral.colony.store.opening import SetAside
 from coral.model.errors import CoralError, FailedPrecondition, Unavailable
 from coral.model.principal import Principal
 from coral.model.session import Session
+from coral.telemetry.vitals import Trouble
 from coral.trust.chain import Record, text
-from coral.trust.checkpoint import CheckpointKey
+from coral.trust.checkpoint import PRINCIPAL, CheckpointKey
 
 COPY_BYTES = 64 << 20
 _ANSWER_S = 5.0
@@ -36,6 +38,7 @@ _ANSWER_S = 5.0
 _TICK_S = 0.2
 _LOOK_S = 1.0
 _CHECKPOINT_S = 60.0
+_SET_ASIDE = "SetDatabaseAside"
 _WAITING = 10_000
 """How many records may wait for the table."""
 
@@ -76,6 +79,7 @@ class Audit:
         self._folding = Folding()
         self._table_failure = ""
         self._told = False
+        self._failing = ""
         self._checkpointed = time.monotonic()
         self._writer: Writer | None = None
         self._key: CheckpointKey | None = None
@@ -126,6 +130,8 @@ class Audit:
         self.table.confirm(found.committed)
         self._key, self._writer = key, Writer(self.copy, self.table, key)
         self._writer.start(found.head, begins=found.begins)
+        for aside in self.database.set_aside:
+            await self.set_aside(aside)
 
     async def close(self) -> None:
         """Writes what is left, with a checkpoint, and closes the copy; the database is the caller's."""
@@ -224,6 +230,16 @@ class Audit:
             raise
         self.outcome(noted.entry)
 
+    async def set_aside(self, aside: SetAside) -> None:
+        """Writes and syncs that the colony has begun a database file anew.
+
+        Raises:
+            Unavailable: It cannot be written.
+        """
+        reason = text(f"{aside.file} is kept as {aside.kept_as} and was begun anew: {aside.reason}")
+        entry = Entry(principal=PRINCIPAL, role="", address="", action=_SET_ASIDE, reason=reason, outcome="ok")
+        await self._answer(self.writer.write(entry, sync=True))
+
     async def flush(self) -> None:
         """Puts what is written into the table.
 
@@ -274,7 +290,14 @@ class Audit:
                 pass  # logged where it happened; the next round tries again
             if time.monotonic() - looked >= _LOOK_S:
                 looked = time.monotonic()
-                self._tell(await self._failure())
+                self._failing = await self._failure()
+                self._tell(self._failing)
+
+    def trouble(self) -> Trouble | None:
+        """Why nothing can be written now, as of the last look; None when it can."""
+        if self._writer is None:
+            return Trouble(reason="the log is not open")
+        return self._writer.trouble or (Trouble(reason=self._failing) if self._failing else None)
 
     async def _checkpoint(self, *, always: bool = False) -> None:
         """Signs what the table has, and keeps that apart."""

@@ -6,9 +6,9 @@ saw it in place was removed by somebody: it is left as it is, for ``verify`` to 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import duckdb
 import structlog
 
 from coral.colony.audit import table
@@ -17,9 +17,10 @@ from coral.colony.store.database import Database
 from coral.trust.audit_files import read_lines
 from coral.trust.chain import NoRecord, Record, parse
 from coral.trust.checkpoint import ACTION, LATEST_FILE, Checkpoint, CheckpointKey
-from coral.trust.evidence import Head, checkpoint_of, sequences
+from coral.trust.evidence import Head, check, checkpoint_of, sequences
 
 _log = structlog.get_logger(__name__)
+_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +66,11 @@ async def recover(database: Database, copy: Copy | None, key: CheckpointKey) -> 
     if signed is not None:
         begins = signed[1].first
     committed = rows.last.sequence
-    if written.sequence > rows.last.sequence >= seen and await _continues(database, copy, rows.last):
-        committed = await _complete(database, copy, rows.last.sequence)
+    # Rows that went with a damaged file are no tampering, if what the copy has is as it was written.
+    lost = any(aside.file.startswith(database.name) for aside in database.set_aside) and _whole(copy, key, written, begins)
+    behind = written.sequence > rows.last.sequence and (rows.last.sequence >= seen or lost)
+    if behind and await _continues(database, copy, rows.last):
+        committed = await _complete(database, copy, max(rows.last.sequence, begins - 1))
     elif written.sequence != rows.last.sequence:
         _log.error(
             "the copies of the audit log differ: `coral audit verify` says where",
@@ -129,23 +133,45 @@ async def _continues(database: Database, copy: Copy, last: Head) -> bool:
     )
 
 
+def _whole(copy: Copy, key: CheckpointKey, written: Head, begins: int) -> bool:
+    """Whether the copy can stand in for the table."""
+    with copy.snapshot() as snapshot:
+        problem = check(snapshot.lines, keys={key.id: key.public}, known=written, begins=begins).problem
+    if problem is not None:
+        _log.error("the table of the audit log was lost, and its copy is not whole", problem=problem.message)
+    return problem is None
+
+
 async def _complete(database: Database, copy: Copy, after: int) -> int:
-    """Puts the records after a sequence into the table; returns the last one."""
-    missing = []
+    """Puts the records after a sequence into the table, all or none; returns the last one that is there."""
+    expected = after
+    for record in _records(copy, after):
+        if record is None or record.sequence != expected + 1:
+            _log.error("the audit log's copy is not whole: `coral audit verify` says where", after=after)
+            return after
+        expected += 1
+    reached, missing = after, []
+    for record in _records(copy, after):
+        if record is not None:
+            missing.append(record)
+        if len(missing) == _AT_ONCE:
+            reached = await _insert(database, missing)
+            missing = []
+    return await _insert(database, missing) if missing else reached
+
+
+def _records(copy: Copy, after: int) -> Iterator[Record | None]:
+    """The records of the copy after a sequence; None for a line that is none, with which it ends."""
     for number, line in sequences(copy.lines_from(after)):
         if number > after:
             try:
-                missing.append(parse(line))
+                yield parse(line)
             except NoRecord:
-                break
-    last = after + len(missing)
-    if [record.sequence for record in missing] != list(range(after + 1, last + 1)):
-        _log.error("the audit log's copy is not whole: `coral audit verify` says where", after=after)
-        return after
+                yield None
+                return
 
-    def insert(connection: duckdb.DuckDBPyConnection) -> None:
-        table.insert(connection, missing)
 
-    await database.write(insert)
+async def _insert(database: Database, missing: Sequence[Record]) -> int:
+    await database.write(lambda connection: table.insert(connection, missing))
     _log.info("audit rows completed after a restart", rows=len(missing))
-    return last
+    return missing[-1].sequence

@@ -46,6 +46,8 @@ def session_message(session: Session) -> debug_pb2.DebugSession:
         reason=session.reason,
         ended_at=timestamp(session.ended_at_ns) if session.ended_at_ns else None,
         reason_code=session.reason_code,
+        events_removed_at=timestamp(session.events_removed_at_ns) if session.events_removed_at_ns else None,
+        events_removed_why=session.events_removed_why,
     )
 
 

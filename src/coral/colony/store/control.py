@@ -279,16 +279,17 @@ def note_events_removed(
 
     Args:
         connection: The writer's.
-        session_ids: Which; None for all.
+        session_ids: Which; None for all that began before.
         when_ns: Since when.
         why: Why.
     """
     connection.execute(
         """
         UPDATE debug_sessions SET events_removed_at = make_timestamptz(?::BIGINT), events_removed_why = ?
-        WHERE events_removed_at IS NULL AND (? OR list_contains(?::VARCHAR[], session_id))
+        WHERE events_removed_at IS NULL AND started_at < make_timestamptz(?::BIGINT)
+          AND (? OR list_contains(?::VARCHAR[], session_id))
         """,
-        [when_ns // 1000, why, session_ids is None, list(session_ids or ())],
+        [when_ns // 1000, why, when_ns // 1000, session_ids is None, list(session_ids or ())],
     )
 
 

@@ -52,11 +52,13 @@ class SetAside:
         file: Its name before.
         kept_as: Its name now, in the same folder.
         reason: What was wrong with it.
+        at_ns: When that was seen; wall clock.
     """
 
     file: str
     kept_as: str
     reason: str
+    at_ns: int
 
 
 def open_database(path: Path | None, migrations: Sequence[Migration]) -> tuple[duckdb.DuckDBPyConnection, list[SetAside]]:
@@ -150,7 +152,7 @@ def _set_aside(path: Path, error: duckdb.Error) -> SetAside:
         os.close(folder)
     reason = str(error).partition("\n")[0]
     _log.error("a damaged database file was set aside, and is begun anew", file=str(path), kept_as=kept.name, error=reason)
-    return SetAside(file=path.name, kept_as=kept.name, reason=reason)
+    return SetAside(file=path.name, kept_as=kept.name, reason=reason, at_ns=time.time_ns())
 
 
 def _refusal(path: Path | None, error: duckdb.Error) -> FailedPrecondition:

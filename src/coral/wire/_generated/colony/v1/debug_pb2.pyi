@@ -292,6 +292,8 @@ class DebugSession(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
     REASON_CODE_FIELD_NUMBER: _builtins.int
+    EVENTS_REMOVED_AT_FIELD_NUMBER: _builtins.int
+    EVENTS_REMOVED_WHY_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     service_name: _builtins.str
     function_name: _builtins.str
@@ -304,6 +306,8 @@ class DebugSession(_message.Message):
     """saturates"""
     reason: _builtins.str
     reason_code: _builtins.str
+    events_removed_why: _builtins.str
+    """size, free_space, damage"""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -314,6 +318,10 @@ class DebugSession(_message.Message):
     def collectors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Collector]: ...
     @_builtins.property
     def ended_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def events_removed_at(self) -> _timestamp_pb2.Timestamp:
+        """absent while its events are kept"""
+
     def __init__(
         self,
         *,
@@ -331,10 +339,12 @@ class DebugSession(_message.Message):
         reason: _builtins.str = ...,
         ended_at: _timestamp_pb2.Timestamp | None = ...,
         reason_code: _builtins.str = ...,
+        events_removed_at: _timestamp_pb2.Timestamp | None = ...,
+        events_removed_why: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "expires_at", b"expires_at", "ledger", b"ledger", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "events_removed_at", b"events_removed_at", "expires_at", b"expires_at", "ledger", b"ledger", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "collectors", b"collectors", "ended_at", b"ended_at", "event_count", b"event_count", "expires_at", b"expires_at", "function_name", b"function_name", "ledger", b"ledger", "reason", b"reason", "reason_code", b"reason_code", "requested_by", b"requested_by", "service_name", b"service_name", "session_id", b"session_id", "started_at", b"started_at", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "collectors", b"collectors", "ended_at", b"ended_at", "event_count", b"event_count", "events_removed_at", b"events_removed_at", "events_removed_why", b"events_removed_why", "expires_at", b"expires_at", "function_name", b"function_name", "ledger", b"ledger", "reason", b"reason", "reason_code", b"reason_code", "requested_by", b"requested_by", "service_name", b"service_name", "session_id", b"session_id", "started_at", b"started_at", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
