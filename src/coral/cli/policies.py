@@ -15,6 +15,8 @@ from coral.model.text import printable
 from coral.wire._generated.colony.v1 import policy_pb2
 from coral.wire.convert import timestamp_ns
 
+_SHOWN = 20
+"""Names of a function."""
 COLUMNS = ("ID", "EFFECT", "WHERE", "APPROVAL", "WHAT")
 
 
@@ -57,10 +59,15 @@ async def show_explanation(options: Globals, request: policy_pb2.ExplainPolicyRe
                 "policies": [_document(policy) for policy in found.policies],
                 "roles": list(found.roles),
                 "role": found.role or None,
+                "names": list(found.names),
             }
         )
         return
     emit(f"{found.decision}: {printable(found.text)}\n")
+    if found.names:
+        shown = ", ".join(map(printable, found.names[:_SHOWN]))
+        more = f", and {len(found.names) - _SHOWN:,} more" if len(found.names) > _SHOWN else ""
+        emit(f"\n{printable(request.function_name)} stands for what is called {shown}{more}.\n")
     if found.policies:
         emit("\n")
         emit_policies(options, found.policies)

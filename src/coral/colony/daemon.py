@@ -132,7 +132,7 @@ class Colony:
                 free_bytes=settings.keep_free_bytes,
             ),
         )
-        self._function_policies = FunctionPolicies(self._pool, self._rights.authoriser, self._audit)
+        self._function_policies = FunctionPolicies(self._registry, self._pool, self._rights.authoriser, self._audit)
         self._collectors = Collectors(self._pool, self._book, self._slots, self._function_policies)
         self._watch = Watch(
             registry=self._registry,
@@ -286,6 +286,7 @@ class Colony:
         inspector = InspectServicer(
             inspector=Inspector(self._control, self._events),
             functions=Functions(self._registry, self._pool),
+            policies=self._function_policies,
             audit=self._audit,
         )
         tokens = self._secured.door.tokens if self._secured else None
@@ -296,6 +297,7 @@ class Colony:
             roles_of=tokens.roles_of if tokens else lambda _: (),
             audit=self._audit,
             enforced=self._secured is not None,
+            resolve=self._function_policies.names_of,
         )
         server = self._server.grpc
         debug_pb2_grpc.add_DebugServiceServicer_to_server(debug, server)

@@ -8,8 +8,10 @@ Where none does, nobody is asked, and an attach costs what it did.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Protocol
 
 from coral.colony.access.actions import ACTIONS, Action, Resource, resource_of
@@ -17,17 +19,21 @@ from coral.colony.access.authorise import Decision
 from coral.colony.audit import Audit
 from coral.colony.book import LiveSession
 from coral.colony.pool import AgentPool
+from coral.colony.registry import Registry
 from coral.model.errors import CoralError, FailedPrecondition, PermissionDenied, Unimplemented
 from coral.model.principal import Kind, Principal
+from coral.model.probe import DEFAULT_DURATION_NS, Mode
 from coral.model.resolved import ResolvedFunction
 from coral.model.service import Agent
-from coral.wire._generated.colony.v1 import debug_pb2
-from coral.wire._generated.mesh.v1 import ebpf_pb2, inspect_pb2
+from coral.wire._generated.colony.v1 import debug_pb2, inspect_pb2
+from coral.wire._generated.mesh.v1 import ebpf_pb2
+from coral.wire._generated.mesh.v1 import inspect_pb2 as mesh
 from coral.wire.inspect_convert import resolved_from
 
 _ATTACH = ACTIONS["/coral.colony.v1.DebugService/AttachUprobe"]
 _TIMEOUT_S = 10.0
 _MOST_FUNCTIONS = 1_000
+_MARKING_S = 1.0
 
 
 class NamePolicies(Protocol):
@@ -44,17 +50,23 @@ class NamePolicies(Protocol):
         """Whether a user may, by all that the function of ``resource`` is called."""
         ...
 
+    async def forbidden(self, principal: Principal, action: Action, resource: Resource, function: ResolvedFunction) -> str:
+        """Why a user may not, as a sentence without its subject, the function; empty if it may. Uses no approval."""
+        ...
+
 
 class FunctionPolicies:
     """Asks them.
 
     Args:
-        pool: How agents are reached.
+        registry: Which agents there are.
+        pool: How they are reached.
         policies: Those in force.
         audit: Where it is written down what was decided later than the attach.
     """
 
-    def __init__(self, pool: AgentPool, policies: NamePolicies, audit: Audit) -> None:
+    def __init__(self, registry: Registry, pool: AgentPool, policies: NamePolicies, audit: Audit) -> None:
+        self._registry = registry
         self._pool = pool
         self._policies = policies
         self._audit = audit
@@ -69,9 +81,9 @@ class FunctionPolicies:
         Raises:
             FailedPrecondition: An agent is too old to tell; or there are absurdly many.
         """
-        question = inspect_pb2.ResolveFunctionRequest(service_name=service, function_name=function)
+        question = mesh.ResolveFunctionRequest(service_name=service, function_name=function)
 
-        async def ask(agent: Agent) -> Sequence[inspect_pb2.ResolvedFunction]:
+        async def ask(agent: Agent) -> Sequence[mesh.ResolvedFunction]:
             try:
                 answer = await self._pool.call(
                     agent, lambda client, left_s: client.resolve_function(question, timeout_s=left_s), timeout_s=_TIMEOUT_S
@@ -92,6 +104,41 @@ class FunctionPolicies:
                 f"{function!r} stands for {len(found):,} functions.", hint="Narrow the attach to one agent with --agent."
             )
         return list(found.values())
+
+    async def names_of(self, resource: Resource) -> list[ResolvedFunction]:
+        """What the function of an attach is called on the hosts where it would be attached; empty where none can say."""
+        try:
+            agents = (
+                [self._registry.online(resource.agent_id)]
+                if resource.agent_id
+                else self._registry.hosts_of(resource.service_name)
+            )
+            return await self.resolve(resource.service_name, resource.function_name, agents)
+        except CoralError:
+            return []  # the attach itself says what is in its way
+
+    async def mark(self, who: Principal, service: str, listed: inspect_pb2.ListFunctionsResponse) -> None:
+        """Has a list say of functions that ``who`` may not attach to them, as far as a second goes.
+
+        By their own names alone: what else their code is called, an attach finds out.
+        """
+        if not self.apply_to(who):
+            return
+        until_s = time.monotonic() + _MARKING_S
+        for part in listed.images:
+            for at, (name, demangled) in enumerate(zip(part.functions.name, part.functions.demangled, strict=True)):
+                if time.monotonic() > until_s:
+                    listed.warnings.append("Not every function was held to the policies: narrow the list down.")
+                    return
+                ways = tuple({way for way in (name, demangled, demangled.partition("(")[0]) if way})
+                function = ResolvedFunction(name=name, file=PurePath(part.image.path).name, called=(ways,))
+                resource = Resource(
+                    service_name=service, function_name=name, duration_ns=DEFAULT_DURATION_NS, mode=Mode.EVENTS
+                )
+                refused = await self._policies.forbidden(who, _ATTACH, resource, function)
+                if refused:
+                    part.functions.verdict[at] = len(part.functions.verdicts)
+                    part.functions.verdicts.add(probeable="no", reason=refused, exact=True)
 
     async def authorise(
         self, who: Principal, request: debug_pb2.AttachUprobeRequest, agents: Sequence[Agent]

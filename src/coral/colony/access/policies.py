@@ -98,6 +98,15 @@ class CedarAuthoriser:
             return Decision(policies=decided, refusal=error)
         return Decision(policies=decided)
 
+    async def forbidden(self, principal: Principal, action: Action, resource: Resource, function: ResolvedFunction) -> str:
+        """Why a user may not, as a sentence without its subject, the function; empty if it may. Uses no approval."""
+        question = self.question(principal, action, resource)
+        decision = (await asyncio.to_thread(decide_names, self._in_force.policies, question, [function])).decision
+        if decision.allowed:
+            return ""
+        by = ", ".join(str(policy) for policy in decision.policies)
+        return f"is not for {principal.name}: {by} forbids it" if by else f"is not for {principal.name}: no policy permits it"
+
     async def sees_values(self, principal: Principal, session: Session) -> bool:
         """Whether somebody may see the values that a session captured. Where nobody is authenticated, everybody may."""
         if principal.kind is not Kind.USER:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from coral.colony.audit import Audit
+from coral.colony.function_policies import FunctionPolicies
 from coral.colony.functions import Functions
 from coral.colony.inspect import Inspector
 from coral.model.principal import current_principal
@@ -16,9 +17,10 @@ from coral.wire._generated.colony.v1 import inspect_pb2, inspect_pb2_grpc
 class InspectServicer(inspect_pb2_grpc.InspectServiceServicer):
     """Answers ``coral db query``, ``coral function list`` and ``coral debug info``."""
 
-    def __init__(self, *, inspector: Inspector, functions: Functions, audit: Audit) -> None:
+    def __init__(self, *, inspector: Inspector, functions: Functions, policies: FunctionPolicies, audit: Audit) -> None:
         self._inspector = inspector
         self._functions = functions
+        self._policies = policies
         self._audit = audit
 
     async def QueryDatabase(
@@ -38,7 +40,9 @@ class InspectServicer(inspect_pb2_grpc.InspectServiceServicer):
         who = current_principal()
         entry = self._audit.entry(who, "ListFunctions", service_name=request.service_name, reason=request.pattern)
         async with self._audit.noting(entry):
-            return await self._functions.page(request)
+            page = await self._functions.page(request)
+            await self._policies.mark(who, request.service_name, page)
+            return page
 
     async def ExplainFunction(
         self, request: inspect_pb2.ExplainFunctionRequest, context: Any

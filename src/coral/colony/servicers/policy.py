@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,7 +20,9 @@ from coral.colony.servicers.policy_messages import approval_message, approval_re
 from coral.model.errors import CoralError, InvalidArgument, PermissionDenied
 from coral.model.principal import Kind, Principal, Role, current_principal
 from coral.model.probe import Mode
+from coral.model.resolved import ResolvedFunction
 from coral.model.text import check_name, printable
+from coral.trust.policy.names import decide_names
 from coral.trust.policy.policies import actions
 from coral.trust.policy.words import explained
 from coral.wire._generated.colony.v1 import policy_pb2, policy_pb2_grpc
@@ -27,6 +30,7 @@ from coral.wire.convert import duration_ns, timestamp
 
 _MAX_LISTED = 1_000
 _MAX_GROUPS = 100
+_MAX_NAMES = 1_000
 _DEFAULT_NS = 60_000_000_000
 _MAX_DURATION_NS = 1 << 62
 _BY_NAME = {action.name: action for action in (*ACTIONS.values(), READ_VALUES, APPROVE_ATTACH)}
@@ -42,6 +46,7 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         roles_of: The roles that a user has by a token of that name; none if there is no such token.
         audit: Where it is written down.
         enforced: Whether anybody is authenticated at all.
+        resolve: Asks the hosts what the function of an attach is called there; empty where none can say.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         roles_of: Callable[[str], tuple[Role, ...]],
         audit: Audit,
         enforced: bool,
+        resolve: Callable[[Resource], Awaitable[list[ResolvedFunction]]],
     ) -> None:
         self._in_force = in_force
         self._authoriser = authoriser
@@ -60,6 +66,7 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         self._roles_of = roles_of
         self._audit = audit
         self._enforced = enforced
+        self._resolve = resolve
 
     async def CheckPolicies(self, request: policy_pb2.CheckPoliciesRequest, context: Any) -> policy_pb2.CheckPoliciesResponse:
         """What is in force, after a look at what is in the folder now."""
@@ -90,7 +97,10 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
             resource = _resource(action, request)
             policies = self._authoriser.policies
             question = self._authoriser.question(principal, action, resource)
-            decision = policies.decide(question)
+            decision, names = policies.decide(question), await self._names(caller, action, resource)
+            if decision.allowed and names:
+                found = await asyncio.to_thread(decide_names, policies, question, names)
+                decision, question = found.decision, found.question
             word = "deny" if not decision.allowed else "allow" if decision.approval is None else "approval"
             return policy_pb2.ExplainPolicyResponse(
                 decision=word,
@@ -98,7 +108,18 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
                 policies=[policy_message(policy) for policy in decision.policies],
                 roles=principal.roles,
                 role=policies.role_for(question) or "",
+                names=sorted({way for one in names for ways in one.called for way in ways})[:_MAX_NAMES],
             )
+
+    async def _names(self, caller: Principal, action: Action, resource: Resource) -> list[ResolvedFunction]:
+        """What the function of an attach is called on the hosts, if policies go by that and the caller may look there."""
+        if action.name != "AttachUprobe" or not resource.function_name or not self._authoriser.speaks_of_functions:
+            return []
+        if caller.kind is Kind.USER:
+            looks = self._authoriser.question(caller, _BY_NAME["ExplainFunction"], resource)
+            if not caller.in_scope(resource.service_name) or not self._authoriser.policies.decide(looks).allowed:
+                return []
+        return await self._resolve(resource)
 
     async def ListApprovals(self, request: policy_pb2.ListApprovalsRequest, context: Any) -> policy_pb2.ListApprovalsResponse:
         """Requests about services that the caller's credential is good for."""
