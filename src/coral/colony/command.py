@@ -118,10 +118,11 @@ def start(
 
         from coral.colony.daemon import Colony
         from coral.telemetry.lifecycle import announce_ready, stop_event
+        from coral.telemetry.service_manager import ServiceManager
 
         log = structlog.get_logger("coral.colony")
-        stop = stop_event()
-        colony = Colony(settings, keys=keys)
+        stop, manager = stop_event(), ServiceManager.of()
+        colony = Colony(settings, keys=keys, manager=manager)
         address = await colony.start()
         log.info("colony ready", listen=address, agent_listen=colony.agent_address, state_dir=str(settings.state_dir))
         facts = {
@@ -131,7 +132,7 @@ def start(
             "state_dir": str(settings.state_dir),
             "pid": os.getpid(),
         }
-        announce_ready(facts, ready_fd)
+        announce_ready(facts, ready_fd, manager)
         await colony.run(stop)
 
     asyncio.run(serve())

@@ -6,7 +6,10 @@ import asyncio
 import ipaddress
 import os
 import socket
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -40,11 +43,15 @@ from coral.colony.servicers.registry import RegistryServicer
 from coral.colony.slots import SlotLimits, Slots
 from coral.colony.store.database import Database
 from coral.colony.store.schema import CONTROL, EVENTS
+from coral.colony.tally import Tally
 from coral.colony.tasks import Tasks
 from coral.colony.watch import GRACE_S, Watch
 from coral.config.settings import ColonySettings
 from coral.model.errors import FailedPrecondition
+from coral.telemetry.exposed import metrics_served
 from coral.telemetry.lifecycle import room_for
+from coral.telemetry.service_manager import ServiceManager
+from coral.telemetry.vitals import Vitals
 from coral.trust.colony_keys import ColonyKeys
 from coral.wire._generated.colony.v1 import (
     access_pb2,
@@ -64,6 +71,9 @@ from coral.wire._generated.colony.v1 import (
 )
 from coral.wire.address import split_address
 from coral.wire.server import Server
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 _log = structlog.get_logger(__name__)
 _PORTS = 2
@@ -93,6 +103,7 @@ class Colony:
         keys: ColonyKeys | None = None,
         in_memory: bool = False,
         grace_s: float = GRACE_S,
+        manager: ServiceManager | None = None,
     ) -> None:
         """Builds it; nothing is opened yet.
 
@@ -101,6 +112,7 @@ class Colony:
             keys: Its keys; None for a colony that asks for no credentials, in plain text, and on loopback only.
             in_memory: Whether it leaves the state directory alone and forgets everything at its end.
             grace_s: How long after a deadline an agent may stay silent before its session is lost.
+            manager: Who started this process, and ends it when it is not told that it lives; None for nobody.
         """
         state_dir = None if in_memory else settings.state_dir
         offline_after_s = settings.offline_after_ms / 1000
@@ -148,7 +160,15 @@ class Colony:
             self._secured.door.guard if self._secured else None,
             max_connections=room_for(_PORTS * settings.max_connections) // _PORTS,
         )
+        self._tally = Tally(self._book)
+        self._vitals = Vitals(
+            {"control": self._control.trouble, "events": self._events.trouble, "audit": self._audit.trouble},
+            report=self._server.serve,
+            manager=manager,
+        )
+        self._exposed = AsyncExitStack()
         self.address = ""
+        self.metrics_address = ""
 
     def _secured_by(self, keys: ColonyKeys) -> Secured:
         return Secured(
@@ -171,6 +191,8 @@ class Colony:
                 policies are broken.
         """
         check_listen(self._settings.listen, secured=self._secured is not None)
+        if self._settings.metrics_listen:
+            split_address(self._settings.metrics_listen)
         if self._state_dir is not None:
             make_private(self._state_dir)
         try:
@@ -190,6 +212,9 @@ class Colony:
                 registry=self._registry,
             )
             self._serve()
+            self.metrics_address = await self._exposed.enter_async_context(
+                metrics_served(self._settings.metrics_listen, self._metrics)
+            )
             self.address = await self._listen()
         except BaseException:
             await self._close()
@@ -216,6 +241,7 @@ class Colony:
                     group.create_task(flush_registry(self._registry)),
                     group.create_task(self._rights.run(self._report_policies)),
                     group.create_task(self._retention.run()),
+                    group.create_task(self._vitals.run()),
                 ]
                 if self._secured is not None:
                     working.append(group.create_task(self._secured.keys.run()))
@@ -232,7 +258,23 @@ class Colony:
     async def _report_policies(self, healthy: bool) -> None:
         await self._server.report(POLICY_HEALTH, healthy=healthy)
 
+    def _metrics(self) -> Iterable[Metric]:
+        from coral.colony.metrics import of_colony
+
+        return of_colony(
+            book=self._book,
+            tally=self._tally,
+            registry=self._registry,
+            ingest=self._ingest,
+            slots=self._slots,
+            audit=self._audit,
+            databases=(self._control, self._events),
+            calls=self._server.calls,
+            vitals=self._vitals,
+        )
+
     async def _close(self) -> None:
+        await self._exposed.aclose()
         self._registry.flush()
         await self._pool.close()
         await self._audit.close()

@@ -74,6 +74,16 @@ class Ingest:
         self._room = asyncio.Condition()
         self._storing = True
 
+    @property
+    def waiting_rows(self) -> int:
+        """How many events wait for the database."""
+        return self._waiting_rows
+
+    @property
+    def storing(self) -> bool:
+        """Whether events are stored; else there is too little space, and they are dropped and counted."""
+        return self._storing
+
     def knows(self, collector_id: str) -> None:
         """Says that the events file has a row for a collector already: after a restart."""
         self._known.add(collector_id)

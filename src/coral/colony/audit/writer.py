@@ -20,6 +20,8 @@ from coral.colony.audit.copy import Copy
 from coral.colony.audit.entry import Entry
 from coral.colony.audit.table import AuditTable
 from coral.model.errors import Unavailable
+from coral.telemetry.timings import Timings
+from coral.telemetry.vitals import Trouble
 from coral.trust.chain import Record, time_text
 from coral.trust.checkpoint import ACTION, LATEST_FILE, PRINCIPAL, CheckpointKey
 from coral.trust.evidence import Head
@@ -28,6 +30,7 @@ from coral.trust.secret_files import write_secret
 T = TypeVar("T")
 _GROUP = 256
 _SYNC_AFTER_S = 0.2
+_STUCK_S = 120.0
 CHECKPOINT_EVERY = 1000
 """After so many records a checkpoint is written, however little time has gone by."""
 
@@ -70,6 +73,22 @@ class Writer:
         self.begins = 1
         self.failure = ""
         self._latest: Record | None = None
+        self.writes = Timings()
+        self._busy_since = 0.0  # of the monotonic clock; 0 while nothing is written
+
+    @property
+    def waiting(self) -> int:
+        """How many records and jobs wait."""
+        return self._queue.qsize()
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Whether the thread does not move any more."""
+        if not self._thread.is_alive():
+            return Trouble(reason="its thread has ended", stuck=True)
+        since = self._busy_since  # once: the thread changes it
+        busy_s = time.monotonic() - since if since else 0.0
+        return Trouble(reason=f"a write has not ended for {busy_s:.0f} s", stuck=True) if busy_s > _STUCK_S else None
 
     @property
     def since_checkpoint(self) -> int:
@@ -150,7 +169,10 @@ class Writer:
                     break
                 following = self._queue.get()
             if group:
-                self._write(group)
+                self._busy_since = time.monotonic()
+                with self.writes.noting():
+                    self._write(group)
+                self._busy_since = 0.0
             if isinstance(following, _Job):
                 self._do(following)
             stopping = following is None

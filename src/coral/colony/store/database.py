@@ -24,6 +24,8 @@ from coral.colony.store.copying import Copying
 from coral.colony.store.opening import SetAside, is_damage, open_database, set_aside
 from coral.colony.store.schema import Migration
 from coral.model.errors import CoralError, FailedPrecondition, Unavailable
+from coral.telemetry.timings import Timings
+from coral.telemetry.vitals import Trouble
 
 T = TypeVar("T")
 Job = Callable[[duckdb.DuckDBPyConnection], T]
@@ -35,6 +37,8 @@ _FIRST_RETRY_S = 0.5
 _LAST_RETRY_S = 30.0
 _READ_TIMEOUT_S = 30.0
 _REWRITE_WAITS_S = 10.0
+_STUCK_S = 120.0
+"""Longer than any write takes, on a slow disk too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +77,7 @@ class Database:
     Attributes:
         generation: Counts how often the file was begun anew since this was made.
         set_aside: The files that had to be set aside.
+        commits: How long transactions took, what is done in them included.
     """
 
     def __init__(self, path: Path | None, migrations: Sequence[Migration], *, replaceable: bool = False) -> None:
@@ -101,6 +106,27 @@ class Database:
         self._damage: duckdb.Error | None = None
         self.generation = 0
         self.set_aside: list[SetAside] = []
+        self.commits = Timings()
+        self._busy_since = 0.0  # of the monotonic clock; 0 while nothing is written
+
+    @property
+    def waiting(self) -> int:
+        """How many writes wait."""
+        return self._jobs.qsize()
+
+    def trouble(self) -> Trouble | None:
+        """Why nothing can be written now, as far as that is known; None when it can."""
+        if not self._writer.is_alive():
+            return Trouble(reason="its thread has ended", stuck=True) if self._writer.ident is not None else None
+        since = self._busy_since  # once: the thread changes it
+        busy_s = time.monotonic() - since if since else 0.0
+        if busy_s > _STUCK_S:
+            return Trouble(reason=f"a write has not ended for {busy_s:.0f} s", stuck=True)
+        if self._connection is None and not self._rewriting:
+            # It is opened anew when something is to be written, which nobody else may ask for now.
+            self._jobs.put(_Write(lambda _: None))
+            return Trouble(reason="it was closed after an error")
+        return None
 
     async def open(self) -> None:
         """Opens the file, creating it if there is none, and brings its schema up to date; a damaged one is begun anew.
@@ -241,7 +267,9 @@ class Database:
                     break
                 following = self._jobs.get()
             if group:
+                self._busy_since = time.monotonic()
                 self._transact(group)
+                self._busy_since = 0.0
             if isinstance(following, _Rewrite):
                 self._rewrite(following)
             elif isinstance(following, _Checkpoint):
@@ -254,7 +282,8 @@ class Database:
                 write.done.set_exception(self._unavailable())
             return
         try:
-            results = self._commit(group)
+            with self.commits.noting():
+                results = self._commit(group)
         except Exception as error:  # noqa: BLE001  (the boundary of the thread: what a job raises belongs to who waits for it)
             if self._broken(error):
                 self._reopen_later(error)
