@@ -22,6 +22,7 @@ from coral.agent.left_behind import left_behind
 from coral.agent.lockdown import Switch
 from coral.agent.naming import NotAuthorised
 from coral.agent.open_calls import proven_gone
+from coral.agent.outcomes import SENTENCES, exit_status, full, most_telling
 from coral.agent.processes import Processes
 from coral.agent.pump import Pump
 from coral.agent.reloads import reloaded
@@ -31,14 +32,7 @@ from coral.events.record import EVENT, Array, by_slot
 from coral.kernel.cookie import MAX_SITES
 from coral.kernel.engine import Drained, Engine
 from coral.kernel.layout import ControlKind
-from coral.model.errors import (
-    AmbiguousName,
-    CoralError,
-    FailedPrecondition,
-    NotFound,
-    PermissionDenied,
-    ResourceExhausted,
-)
+from coral.model.errors import CoralError, NotFound
 from coral.model.probe import ProbeSpec
 from coral.model.session import InstanceStatus, ReasonCode, Status
 from coral.procfs.process import ProcessId
@@ -47,10 +41,6 @@ from coral.procfs.table import Changes
 _KEEP_ENDED_NS = 600_000_000_000
 _MAX_ENDED = 256
 _TICK_S = 0.5
-_NAMED = 8
-"""How many holders of a place a refusal names."""
-_NEAR = 60
-"""How alike a name must be to be worth proposing, of 100."""
 _ABOUT_TO_EXEC = 0x100 | 0x4000
 """CLONE_VM | CLONE_VFORK, as vfork and posix_spawn have it: such a child is about to call exec, and is not listed."""
 _STAT_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -242,7 +232,7 @@ class Collectors:
         spec = bounded(spec, events_per_s=self._session_events_per_s)
         self._check_lockdown()
         if len(self.running) + len(self._starting) > self._limit:
-            raise self._full()
+            raise full(self.agent_id, self._limit, self.running)
         entries = await self._processes.instances(spec.service_name)
         if not entries:
             raise self._processes.no_service(spec.service_name)
@@ -271,7 +261,7 @@ class Collectors:
             if unauthorised is not None:
                 raise unauthorised  # whoever asks can have that decided, and then all of it is attached or nothing
             if not _attached(collector) and not waits:
-                raise _most_telling(errors)
+                raise most_telling(errors)
         except BaseException:
             await asyncio.shield(self._discard(collector))
             raise
@@ -289,21 +279,6 @@ class Collectors:
             actor=actor,
         )
         return collector
-
-    def _full(self) -> ResourceExhausted:
-        """What to say when no more collectors may run: who has them."""
-        running = sorted(self.running, key=lambda collector: collector.remaining_s)
-        named = "; ".join(
-            f"{one.session_id or one.collector_id} by {one.actor or 'somebody'} ({one.spec.function_name}, "
-            f"ends within {max(0.0, one.remaining_s):.0f} s)"
-            for one in running[:_NAMED]
-        )
-        more = f"; and {len(running) - _NAMED} more" if len(running) > _NAMED else ""
-        return ResourceExhausted(
-            f"Agent {self.agent_id} runs {self._limit} probes, which is its limit: {named or 'others begin now'}{more}.",
-            hint="Try again when one has ended, or stop one with `coral debug session stop ID`.",
-            details={"limit": "max_collectors", "allowed": str(self._limit)},
-        )
 
     def _check_lockdown(self) -> None:
         if self._switch is not None:
@@ -339,7 +314,7 @@ class Collectors:
                 if tracked.instance.status is InstanceStatus.ATTACHED:
                     reason = kept.get(tracked.id.pid, tracked.instance.reason)
                     collector.update(tracked, status=InstanceStatus.DETACHED, reason=reason)
-            reason = next(iter(kept.values()), _SENTENCES.get(code, ""))
+            reason = next(iter(kept.values()), SENTENCES.get(code, ""))
             collector.end(status, code, reason, open_calls=len(keys))
             _close_images(collector)
             self._by_slot.pop(collector.slot, None)
@@ -465,7 +440,7 @@ class Collectors:
                 if kind == ControlKind.EXEC:
                     collector.retire(tracked, status=InstanceStatus.EXITED, reason="it runs another program now (exec)")
                 else:
-                    collector.retire(tracked, status=InstanceStatus.EXITED, exit_status=_exit_status(int(row["status"])))
+                    collector.retire(tracked, status=InstanceStatus.EXITED, exit_status=exit_status(int(row["status"])))
                 if tracked.number:
                     self._tasks.create_task(self._let_go(collector, tracked.number))
         if kind == ControlKind.EXEC:
@@ -501,15 +476,6 @@ class Collectors:
             fullest.shrink(max(0, fullest.kept - excess))
 
 
-_SENTENCES = {
-    ReasonCode.DEADLINE: "its time was up",
-    ReasonCode.USER: "it was stopped",
-    ReasonCode.MAX_EVENTS: "max_events was reached",
-    ReasonCode.OVER_BUDGET: "all sessions of this host together reported more events than it allows, and it the most",
-    ReasonCode.LOCKDOWN: "the host was locked down (coral agent lockdown)",
-}
-
-
 def _attached(collector: Collector) -> bool:
     return any(instance.status is InstanceStatus.ATTACHED for instance in collector.instances)
 
@@ -518,17 +484,3 @@ def _close_images(collector: Collector) -> None:
     """Closes the files of a collector that attaches nothing any more."""
     for group in collector.groups.values():
         os.close(group.fd)
-
-
-def _exit_status(status: int) -> int:
-    """The exit code, or minus the signal, of a status as wait(2) gives it."""
-    return -(status & 0x7F) if status & 0x7F else status >> 8 & 0xFF
-
-
-def _most_telling(errors: Sequence[CoralError]) -> CoralError:
-    """The error to answer with when no instance could be attached: what a user can act on comes first."""
-    for kind in (PermissionDenied, AmbiguousName, FailedPrecondition, NotFound):
-        for error in errors:
-            if isinstance(error, kind):
-                return error
-    return errors[0] if errors else NotFound("No instance of the service could be attached.", hint="Try again.")

@@ -30,7 +30,8 @@ def init(state_dir: str | None, names: tuple[str, ...], config: str | None) -> N
     from coral.telemetry.lifecycle import keep_to_itself
 
     keep_to_itself()
-    logs.configure(verbosity=click.get_current_context().meta.get("coral.verbosity", 0))
+    # A command, not a daemon: what its parts log is for whoever asks for more.
+    logs.configure(verbosity=click.get_current_context().meta.get("coral.verbosity", 0) or logs.QUIET)
     settings = load_colony_settings({"state_dir": state_dir}, Path(config) if config else None)
     folder = settings.state_dir
 
@@ -67,7 +68,7 @@ def admin(state_dir: str | None, config: str | None) -> None:
     from coral.telemetry.lifecycle import keep_to_itself
 
     keep_to_itself()
-    logs.configure(verbosity=click.get_current_context().meta.get("coral.verbosity", 0))
+    logs.configure(verbosity=click.get_current_context().meta.get("coral.verbosity", 0) or logs.QUIET)
     settings = load_colony_settings({"state_dir": state_dir}, Path(config) if config else None)
 
     def hand_over(token: str) -> None:
