@@ -73,6 +73,15 @@ fuzz: ## hostile files, requests, texts, credentials; ten minutes of each; FUZZ_
 	@scripts/bootstrap.sh test
 	PYTHONPATH=tests $(PYTHON) -m fuzz $(FUZZ_ARGS)
 
+.PHONY: faults soak
+faults: ## the fault matrix: daemons and programs killed, stopped, cut off, out of disk; minutes; FAULTS_ARGS="--only 'kill*' --rounds 3"
+	@scripts/bootstrap.sh test
+	PYTHONPATH=tests $(PYTHON) -m faults $(FAULTS_ARGS)
+
+soak: ## faults drawn at random for half an hour, and whether the daemons grow; SOAK_ARGS="--minutes 30 --seed S"
+	@scripts/bootstrap.sh test
+	PYTHONPATH=tests $(PYTHON) -m faults.soak $(SOAK_ARGS)
+
 .PHONY: corpus churn
 corpus: ## every function of a hundred images against objdump; a quarter of an hour at first; CORPUS_ARGS="--only 'gcc/*'"
 	@scripts/bootstrap.sh corpus

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import os
 import secrets
 import sys
-from collections.abc import Iterator, Sequence
 
-from faults import deadline_cases, link_cases, population_cases, process_cases
-from faults.cases import CASES, Case
-from faults.run import Verdict, play, warm
-from faults.stack import fault_stack
-
-MODULES = (process_cases, population_cases, deadline_cases, link_cases)
-"""Whose cases are played; a module that is imported has registered them."""
+from faults.matrix import chosen_cases, round_of
 
 
 def main() -> int:
@@ -41,25 +33,6 @@ def main() -> int:
             failed += bool(verdict.faults)
     print(f"{failed} of {len(chosen) * options.rounds} failed" if failed else "all held", flush=True)
     return 1 if failed else 0
-
-
-def chosen_cases(patterns: Sequence[str] | None) -> list[Case]:
-    """The cases whose names match any of the patterns; all without patterns."""
-    return [case for case in CASES.values() if not patterns or any(fnmatch.fnmatch(case.name, one) for one in patterns)]
-
-
-def round_of(chosen: Sequence[Case], *, seed: int) -> Iterator[Verdict]:
-    """Each case once, those that bear it on the same daemons."""
-    for setting in dict.fromkeys(case.setting for case in chosen if not case.own_stack):
-        with fault_stack(setting=setting) as stack:
-            before = warm(stack)
-            for case in chosen:
-                if case.setting is setting and not case.own_stack:
-                    yield play(stack, case, seed=seed, before=before)
-    for case in chosen:
-        if case.own_stack:
-            with fault_stack(setting=case.setting) as stack:
-                yield play(stack, case, seed=seed, before=warm(stack))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ _MEMORY_KIB = 256 << 10
 memory by then. Growth over many cases is judged by the soak."""
 _DESCRIPTORS = 8
 _THREADS = 8
+_TASKS = 4
 
 
 class Leaves(enum.Enum):
@@ -188,6 +189,7 @@ def footprint_faults(name: str, before: Footprint, after: Footprint) -> list[str
         ("links", before.links, after.links, 0),
         ("descriptors", before.descriptors, after.descriptors, _DESCRIPTORS),
         ("threads", before.threads, after.threads, _THREADS),
+        ("tasks", before.tasks, after.tasks, _TASKS),
         ("KiB of memory", before.memory_kib, after.memory_kib, _MEMORY_KIB),
     )
     return [f"{name}: {then} {what} before, {now} after" for what, then, now, more in bounds if now > then + more]

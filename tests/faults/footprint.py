@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 from faults.links import links_of
+
+_ANSWER_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +22,7 @@ class Footprint:
         threads: Of the daemon itself.
         processes: It and its workers.
         links: BPF links that it holds.
+        tasks: Of its event loop; -1 where it serves no metrics.
     """
 
     pid: int
@@ -27,19 +31,21 @@ class Footprint:
     threads: int
     processes: int
     links: int
+    tasks: int = -1
 
     def __str__(self) -> str:
         return (
-            f"{self.memory_kib >> 10} MiB, {self.descriptors} fds, {self.threads} threads, {self.processes} processes, "
-            f"{self.links} links"
+            f"{self.memory_kib >> 10} MiB, {self.descriptors} fds, {self.threads} threads, {self.tasks} tasks, "
+            f"{self.processes} processes, {self.links} links"
         )
 
 
-def footprint(pid: int) -> Footprint:
+def footprint(pid: int, metrics: str = "") -> Footprint:
     """Measures a daemon with its workers.
 
     Args:
         pid: Of the daemon.
+        metrics: HOST:PORT where it serves its metrics.
 
     Raises:
         FileNotFoundError: It is gone.
@@ -53,6 +59,7 @@ def footprint(pid: int) -> Footprint:
         threads=len(list((own / "task").iterdir())),
         processes=len(family),
         links=links_of(pid),
+        tasks=_tasks(metrics) if metrics else -1,
     )
 
 
@@ -71,6 +78,13 @@ def workers(pid: int) -> list[int]:
             except FileNotFoundError:
                 continue
     return found
+
+
+def _tasks(metrics: str) -> int:
+    """How many tasks a daemon's event loop has, as it says itself; one of them is the answer."""
+    with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=_ANSWER_S) as answer:
+        text = answer.read().decode()
+    return next(int(float(line.split()[1])) for line in text.splitlines() if line.startswith("coral_tasks "))
 
 
 def _anonymous_kib(pid: int) -> int:

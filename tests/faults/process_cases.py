@@ -163,6 +163,15 @@ def stop_agent(scene: Scene) -> None:
         time.sleep(scene.random.uniform(1, 5))
 
 
+@fault("SIGSTOP agent, moments")
+def stop_agent_for_moments(scene: Scene) -> None:
+    """The agent stands still three times for less than a second."""
+    for _ in range(3):
+        with _stopped(scene, scene.stack.agent_pid, settle=False):
+            time.sleep(scene.random.uniform(0.1, 0.5))
+    scene.wait_for_stored(1000)
+
+
 @fault("SIGSTOP colony, 20 s")
 def stop_colony_long(scene: Scene) -> None:
     """The colony stands still for so long that its calls time out."""

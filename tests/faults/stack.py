@@ -43,11 +43,13 @@ class FaultStack(SplitStack):
         self.setting: Any = None
         self.colony_state = folder / "colony"
         self.agent_state = folder / "agent"
+        self._metrics = {name: f"127.0.0.1:{free_port()}" for name in ("colony", "agent")}
 
     def start_colony(self) -> None:
         """Starts the colony on its state directory, and waits until it answers."""
         options = ["--insecure", "--listen", self.colony, "--state-dir", str(self.colony_state)]
-        self.colony_daemon = Daemon(["colony", "start", *options], self.state_dir / "colony.log", self.colony_env)
+        env = {"CORAL_COLONY__METRICS_LISTEN": self._metrics["colony"], **self.colony_env}
+        self.colony_daemon = Daemon(["colony", "start", *options], self.state_dir / "colony.log", env)
         rpc.wait_until_healthy(self.colony)
 
     def start_agent(self, *, wait: bool = True) -> None:
@@ -58,7 +60,12 @@ class FaultStack(SplitStack):
         """
         options = ["--insecure", "--listen", self.agent, "--colony", self.colony_for_agent]
         options += ["--state-dir", str(self.agent_state)]
-        env = {"CORAL_AGENT__AGENT_ID": self.agent_id, "CORAL_AGENT__ADVERTISE": self.agent_for_colony, **self.agent_env}
+        env = {
+            "CORAL_AGENT__AGENT_ID": self.agent_id,
+            "CORAL_AGENT__ADVERTISE": self.agent_for_colony,
+            "CORAL_AGENT__METRICS_LISTEN": self._metrics["agent"],
+            **self.agent_env,
+        }
         self.agent_daemon = Daemon(["agent", "start", *options], self.state_dir / "agent.log", env)
         rpc.wait_until_healthy(self.agent)
         if wait:
@@ -92,7 +99,10 @@ class FaultStack(SplitStack):
 
     def footprints(self) -> dict[str, Footprint]:
         """Both daemons as they are now."""
-        return {"colony": footprint(self.colony_pid), "agent": footprint(self.agent_pid)}
+        return {
+            "colony": footprint(self.colony_pid, self._metrics["colony"]),
+            "agent": footprint(self.agent_pid, self._metrics["agent"]),
+        }
 
 
 @contextmanager

@@ -169,4 +169,5 @@ def of_every_daemon(calls: Calls, vitals: Vitals) -> Iterable[Metric]:
         "coral_part_works", "Whether a part of the daemon works: 1, or 0.",
         *(((part,), float(part not in vitals.troubles)) for part in vitals.parts), labels=("part",),
     )  # fmt: skip
+    yield gauge("coral_tasks", "Tasks of the event loop: what grows for ever is a leak.", ((), len(asyncio.all_tasks())))
     yield histogram("coral_event_loop_lag_seconds", "How late the event loop is, looked at each second.", ((), vitals.lag))
