@@ -73,6 +73,17 @@ class Tracked:
     number: int = 0
 
 
+@dataclass(slots=True, eq=False)
+class Reader:
+    """Who reads the events of a collector.
+
+    Attributes:
+        taken: Up to which sequence it has them.
+    """
+
+    taken: int
+
+
 class Collector:
     """A session on this host, for this life of the agent.
 
@@ -139,6 +150,7 @@ class Collector:
         self._swept = 0
         self._final: Ledger | None = None
         self._listeners: set[asyncio.Event] = set()
+        self._readers: set[Reader] = set()
 
     @property
     def function_name(self) -> str:
@@ -187,6 +199,23 @@ class Collector:
         if limit and self.window.last_sequence >= limit:
             self.request_stop(ReasonCode.MAX_EVENTS)
         self.notify()
+
+    @contextmanager
+    def read_from(self, sequence: int) -> Iterator[Reader]:
+        """A reader that has the events up to ``sequence``, while the context lasts."""
+        reader = Reader(sequence)
+        self._readers.add(reader)
+        try:
+            yield reader
+        finally:
+            self._readers.discard(reader)
+
+    @property
+    def waiting(self) -> int | None:
+        """How many events its fastest reader has not taken yet; None when nobody reads."""
+        if not self._readers:
+            return None
+        return self.window.last_sequence - max(reader.taken for reader in self._readers)
 
     def request_stop(self, code: ReasonCode) -> None:
         """Asks for its end before the deadline; the first reason counts."""

@@ -14,6 +14,7 @@ import structlog
 from ulid import ULID
 
 from coral.agent.attach import Attacher, attached_sites
+from coral.agent.backpressure import Backpressure
 from coral.agent.clock import boot_ns, wall_ns
 from coral.agent.collector import Collector
 from coral.agent.event_rate import EventRate, bounded
@@ -83,6 +84,7 @@ class Collectors:
         self._attacher = attacher
         self._processes = processes
         self._window_events = window_bytes // EVENT.itemsize
+        self._pressure = Backpressure(room=self._window_events)
         self._limit = limit
         self._max_sites = max_sites
         self._session_events_per_s = session_events_per_s
@@ -369,6 +371,7 @@ class Collectors:
             if lost != before:
                 _log.error("the kernel's tables of processes were full: forked children may be missing", **lost)
             self._end_the_loudest(running)
+            self.relieve()
             await asyncio.to_thread(self._guards.release)
             self._forget_old()
 
@@ -413,6 +416,21 @@ class Collectors:
             if collector is not None:
                 collector.receive(events, offset_ns)
         self._bound_windows()
+        self.relieve()
+
+    def relieve(self) -> None:
+        """Holds back, in the kernel, collectors whose readers are too far behind, and lets go those that have caught up.
+
+        To be called when events have come, and when a reader has taken some.
+        """
+        waiting = {slot: collector.waiting for slot, collector in self._by_slot.items()}
+        begun, ended = self._pressure.look({slot: events for slot, events in waiting.items() if events is not None})
+        for slot in begun | ended:
+            self._engine.hold(slot, held=slot in begun)
+            if slot in self._by_slot:
+                log = _log.warning if slot in begun else _log.info
+                text = "calls are held back: their reader is behind" if slot in begun else "calls are reported again"
+                log(text, collector=self._by_slot[slot].collector_id, waiting=waiting[slot])
 
     def _follow(self, row: Array) -> None:
         """Acts on one control record of the kernel."""
@@ -469,10 +487,18 @@ class Collectors:
 
     def _bound_windows(self) -> None:
         """Keeps all windows together within their limit, at the cost of the fullest."""
-        windows = [collector.window for collector in self._by_id.values()]
-        excess = sum(window.kept for window in windows) - self._window_events
+        excess = sum(collector.window.kept for collector in self._by_id.values()) - self._window_events
+        if excess <= 0:
+            return
+        # First what a reader has already: it would be read again only if its link broke.
+        for collector in self._by_id.values():
+            waiting = collector.waiting
+            if waiting is not None and excess > 0:
+                spare = min(excess, max(0, collector.window.kept - waiting))
+                collector.window.shrink(collector.window.kept - spare)
+                excess -= spare
         if excess > 0:
-            fullest = max(windows, key=lambda window: window.kept)
+            fullest = max((collector.window for collector in self._by_id.values()), key=lambda window: window.kept)
             fullest.shrink(max(0, fullest.kept - excess))
 
 

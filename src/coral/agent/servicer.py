@@ -142,7 +142,7 @@ class DebugServicer(ebpf_pb2_grpc.DebugServiceServicer):
             )
         sent_revision = -1
         gather, clock = Gather(), asyncio.get_running_loop().time
-        with collector.listen() as changed:
+        with collector.listen() as changed, collector.read_from(after) as reader:
             while True:
                 changed.clear()
                 ended = collector.ended.is_set()
@@ -165,6 +165,8 @@ class DebugServicer(ebpf_pb2_grpc.DebugServiceServicer):
                     unauthorised=bool(collector.unauthorised),
                 )
                 gather.taken(now_s=clock())
+                reader.taken = after
+                self._collectors.relieve()
                 sent_revision = revision
                 if final:
                     return

@@ -144,10 +144,19 @@ class Engine:
 
     def begin_detach(self, slot: int) -> None:
         """Says that the attachments of a slot are about to be detached: returns without an entry are no orphans any more."""
-        wanted = self._slots.get(slot)
-        if wanted is not None:
-            wanted["flags"] |= np.uint32(SlotFlag.CLOSING)
-            self._slots.put(slot, wanted)
+        self._flag(slot, SlotFlag.CLOSING, on=True)
+
+    def hold(self, slot: int, *, held: bool) -> None:
+        """Has the calls of a slot counted as ``rate_limited`` instead of reported, or reported again."""
+        self._flag(slot, SlotFlag.HELD, on=held)
+
+    def _flag(self, slot: int, flag: SlotFlag, *, on: bool) -> None:
+        with self._lock:  # what is read and written back is also what another thread may change
+            wanted = self._slots.get(slot)
+            if wanted is not None:
+                flags = int(wanted["flags"][0])
+                wanted["flags"] = flags | flag if on else flags & ~flag
+                self._slots.put(slot, wanted)
 
     def release_slot(self, slot: int) -> None:
         """Gives a slot back, once all its attachments are detached; forgets its members and open calls."""

@@ -28,6 +28,7 @@ class SlotFlag(enum.IntFlag):
 
     COUNT_ONLY = 1
     CLOSING = 2
+    HELD = 4
 
 
 COUNTERS = np.dtype(

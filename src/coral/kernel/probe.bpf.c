@@ -74,6 +74,7 @@ struct slot {
 enum {
 	SLOT_COUNT_ONLY = 1, // no events
 	SLOT_CLOSING = 2, // its entry sites are being detached
+	SLOT_HELD = 4, // who reads its events is behind: none are made
 };
 
 struct counters {
@@ -243,6 +244,10 @@ INLINE void report(struct counters *count, u64 cookie, u32 slot, u32 instance, u
 		ADD(count->sampled_out);
 		return;
 	}
+	if (want->flags & SLOT_HELD) {
+		ADD(count->rate_limited);
+		return;
+	}
 	if (want->interval_ns) {
 		int admitted = 0;
 		for (int attempt = 0; attempt < 8 && !admitted; attempt++) {
@@ -300,6 +305,11 @@ int on_entry(struct registers *registers)
 	ADD(count->entered);
 	if (cookie & COOKIE_UNSEEN) {
 		ADD(count->unseen);
+		struct slot *want = bpf_map_lookup_elem(&slots, &slot);
+		if (want && want->flags & SLOT_COUNT_ONLY) { // no event, so no time either
+			ADD(count->filtered);
+			return 0;
+		}
 		report(count, cookie, slot, member->instance, pid_tgid, bpf_ktime_get_boot_ns(), 0, KIND_ENTRY);
 		return 0;
 	}
