@@ -36,14 +36,20 @@ def examined(
 
 def test_a_host_that_can_run_all(stack: Stack) -> None:
     """As root, beside a running colony and agent, nothing fails; the probes were attached and their cost is given in µs."""
-    any_port = {"CORAL_COLONY__LISTEN": "127.0.0.1:0", "CORAL_AGENT__LISTEN": "127.0.0.1:0"}
+    any_port = {
+        "CORAL_COLONY__LISTEN": "127.0.0.1:0",
+        "CORAL_AGENT__LISTEN": "127.0.0.1:0",
+        "CORAL_AGENT__METRICS_LISTEN": "127.0.0.1:0",
+    }
     found, exit_code = examined("--colony", stack.colony, env=any_port)
     assert exit_code == 0
     statuses = {name: check["status"] for name, check in found.items()}
     statuses.pop("clock")  # the host's own affair
     assert set(statuses.values()) == {"ok"}, statuses
     assert "µs" in found["probes"]["message"]
+    assert found["agent metrics"]["message"] == "127.0.0.1:0 is free."
     assert "1 of 1 agents" in found["colony"]["message"]
+    assert found["colony clock"]["message"] == "This host's clock and the colony's agree."
 
 
 def test_what_is_in_the_way() -> None:

@@ -18,7 +18,8 @@ def doctor(options: Globals) -> int:
 
     from coral.cli.output import emit_document, emit_line
     from coral.cli.tables import emit_table
-    from coral.dev.doctor import Status, examine
+    from coral.dev.checks import Status
+    from coral.dev.doctor import examine
     from coral.telemetry import logs
 
     logs.configure(verbosity=options.verbosity - 1 if options.verbosity else logs.QUIET)
