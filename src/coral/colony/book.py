@@ -18,7 +18,9 @@ import duckdb
 from coral.colony.deadline import Deadline
 from coral.colony.feed import Feed
 from coral.colony.progress import Progress
+from coral.colony.saving import Saving
 from coral.colony.store import control
+from coral.colony.store.collectors import CollectorRow, put_collectors
 from coral.colony.store.database import Database
 from coral.model.errors import NotFound
 from coral.model.ledger import UnknownInterval
@@ -105,6 +107,10 @@ class LiveCollector:
             instances=self.instances,
         )
 
+    def row(self) -> CollectorRow:
+        """It as it is kept."""
+        return CollectorRow(session_id=self.progress.session_id, boot_id=self.boot_id, collector=self.view())
+
 
 @dataclass(slots=True, kw_only=True)
 class Ending:
@@ -150,6 +156,8 @@ class LiveSession:
     ending: Ending | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     deadline: Deadline = field(init=False)
+    _latest: dict[str, LiveCollector] = field(default_factory=dict, init=False, repr=False)
+    _indexed: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.deadline = Deadline.of(self.session)
@@ -165,7 +173,24 @@ class LiveSession:
 
     def current(self) -> list[LiveCollector]:
         """The last collector of each agent: earlier ones ended with an earlier life of it."""
-        return list({collector.agent_id: collector for collector in self.collectors.values()}.values())
+        return list(self._index().values())
+
+    def latest(self, agent_id: str) -> LiveCollector | None:
+        """The last collector of an agent; None when there is none."""
+        return self._index().get(agent_id)
+
+    def holds(self, agent_id: str) -> bool:
+        """Whether a host is among ``agent_ids``."""
+        if agent_id in self.asked or agent_id in self.joining:
+            return True
+        latest = self.latest(agent_id)
+        return latest is not None and _unconfirmed(latest)
+
+    def _index(self) -> dict[str, LiveCollector]:
+        if self._indexed != len(self.collectors):  # they only ever become more
+            self._latest = {collector.agent_id: collector for collector in self.collectors.values()}
+            self._indexed = len(self.collectors)
+        return self._latest
 
     def agent_ids(self) -> set[str]:
         """The hosts on which it may have something attached."""
@@ -173,8 +198,7 @@ class LiveSession:
 
     def unconfirmed(self) -> set[str]:
         """The hosts that have not said that they have detached: also those that the colony no longer waits for."""
-        latest = {one.agent_id: one for one in self.collectors.values()}
-        return {agent_id for agent_id, one in latest.items() if one.progress.status is None or not one.ended.is_set()}
+        return {agent_id for agent_id, one in self._index().items() if _unconfirmed(one)}
 
     def remaining_s(self) -> float:
         """Seconds until its deadline."""
@@ -186,13 +210,24 @@ class LiveSession:
         return self.session.started_at_ns + self.deadline.elapsed_ns
 
 
+def _unconfirmed(collector: LiveCollector) -> bool:
+    return collector.progress.status is None or not collector.ended.is_set()
+
+
 class SessionBook:
     """All sessions that run, by id."""
 
     def __init__(self, control_db: Database) -> None:
         self._control = control_db
+        self._saving = Saving(control_db)
         self._live: dict[str, LiveSession] = {}
+        self._whose: dict[str, str] = {}
+        self._added: list[Callable[[LiveSession], None]] = []
         self._listeners: list[Callable[[LiveSession], None]] = []
+
+    def on_added(self, listener: Callable[[LiveSession], None]) -> None:
+        """Calls ``listener`` with each session that begins to run."""
+        self._added.append(listener)
 
     def on_left(self, listener: Callable[[LiveSession], None]) -> None:
         """Calls ``listener`` with each session that runs no more."""
@@ -211,6 +246,8 @@ class SessionBook:
     def add(self, live: LiveSession) -> None:
         """Takes a session in; writing it is the caller's part."""
         self._live[live.session_id] = live
+        for listener in self._added:
+            listener(live)
 
     def discard(self, live: LiveSession) -> None:
         """Forgets a session that was refused."""
@@ -218,9 +255,11 @@ class SessionBook:
 
     def collector(self, collector_id: str) -> LiveCollector | None:
         """A collector that runs, whoever's it is."""
-        for live in self._live.values():
+        known = self._live.get(self._whose.get(collector_id, ""))
+        for live in self._live.values() if known is None else (known,):
             found = live.collectors.get(collector_id)
             if found is not None and not found.ended.is_set():
+                self._whose[collector_id] = live.session_id  # heartbeats ask for the same again and again
                 return found
         return None
 
@@ -273,28 +312,21 @@ class SessionBook:
     def save_instances(self, collector: LiveCollector) -> None:
         """Queues the rows of a collector's instances for writing."""
         collector.unsaved, collector.saved_at = False, time.monotonic()
-        collector_id, instances = collector.collector_id, collector.instances
-        self._control.post(lambda connection: control.put_instances(connection, collector_id, instances), what="instances")
+        self._saving.instances(collector.collector_id, collector.instances)
 
     def add_collector(self, live: LiveSession, collector: LiveCollector) -> None:
         """Takes a further collector into a session, and queues its rows for writing."""
         live.collectors[collector.collector_id] = collector
         if any(other.agent_id != collector.agent_id for other in live.collectors.values()):
             live.session = replace(live.session, agent_id="")
-        seen, session_id, boot_id = collector.view(), live.session_id, collector.boot_id
+        self.save_collector(collector)
         session = live.view()
-
-        def write(connection: duckdb.DuckDBPyConnection) -> None:
-            control.insert_collector(connection, session_id, boot_id, seen)
-            control.update_session(connection, session)
-
-        self._control.post(write, what="collector")
+        self._control.post(lambda connection: control.update_session(connection, session), what="session")
         self.save_instances(collector)
 
     def save_collector(self, collector: LiveCollector) -> None:
         """Queues the row of a collector for writing."""
-        seen, session_id, boot_id = collector.view(), collector.progress.session_id, collector.boot_id
-        self._control.post(lambda connection: control.put_collector(connection, session_id, boot_id, seen), what="collector")
+        self._saving.collector(collector.row())
 
     def end_collector(self, collector: LiveCollector, status: Status, reason_code: ReasonCode, reason: str = "") -> None:
         """Moves a collector to its end; a second time changes nothing."""
@@ -323,12 +355,11 @@ class SessionBook:
             ended_at_ns=ended_at_ns,
         )
         session = live.view()
-        collectors = [(collector.boot_id, collector.view()) for collector in live.collectors.values()]
+        collectors = [collector.row() for collector in live.collectors.values()]
 
         def write(connection: duckdb.DuckDBPyConnection) -> None:
             # The collectors too, since a queued write of one is lost when the database fails.
-            for boot_id, collector in collectors:
-                control.put_collector(connection, session.session_id, boot_id, collector)
+            put_collectors(connection, collectors)
             control.update_session(connection, session)
 
         await self._control.write(write)
@@ -336,6 +367,8 @@ class SessionBook:
 
     def _leave(self, live: LiveSession) -> None:
         self._live.pop(live.session_id, None)
+        for collector_id in live.collectors:
+            self._whose.pop(collector_id, None)
         live.ended.set()
         live.feed.close()
         for listener in self._listeners:

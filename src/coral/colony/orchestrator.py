@@ -19,6 +19,7 @@ from coral.colony.refusal import refusal
 from coral.colony.registry import Registry
 from coral.colony.slots import Claim, Grant, Slots
 from coral.colony.store import control
+from coral.colony.store.collectors import put_collectors
 from coral.colony.store.database import Database
 from coral.colony.tasks import Tasks
 from coral.colony.watch import Watch
@@ -283,11 +284,10 @@ class Orchestrator:
             agent_id=attached[0].agent_id if len(attached) == 1 else "",
         )
         session = live.view()
-        collectors = [(collector.boot_id, collector.view()) for collector in attached]
+        collectors = [collector.row() for collector in attached]
 
         def write(connection: duckdb.DuckDBPyConnection) -> None:
-            for boot_id, collector in collectors:
-                control.insert_collector(connection, session.session_id, boot_id, collector)
+            put_collectors(connection, collectors)
             control.update_session(connection, session)
 
         try:

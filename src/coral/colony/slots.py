@@ -148,6 +148,70 @@ class _Doubt:
     since: float  # of the monotonic clock
 
 
+class _Running:
+    """How many slots the sessions that run take, kept as they come and go: to look at each of them for every attach is 9 ms
+    of the event loop where a thousand run. On which agents a session may be is noted; whether it is there is asked of it.
+    """
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, tuple[LiveSession, set[str]]] = {}
+        self._by_name: Counter[Key] = Counter()
+        self._on: dict[str, dict[str, LiveSession]] = {}
+
+    def add(self, live: LiveSession) -> None:
+        """Counts a session."""
+        self._sessions[live.session_id] = live, set()
+        self._by_name.update(_names_of(live))
+        for agent_id in live.agent_ids().union(one.agent_id for one in live.collectors.values()):
+            self.place(live, agent_id)
+
+    def place(self, live: LiveSession, agent_id: str) -> None:
+        """Notes that a session may be on an agent from now on."""
+        if live.session_id in self._sessions:
+            self._sessions[live.session_id][1].add(agent_id)
+            self._on.setdefault(agent_id, {})[live.session_id] = live
+
+    def remove(self, live: LiveSession) -> None:
+        """Counts a session no more; a second time changes nothing."""
+        if live.session_id not in self._sessions:
+            return
+        _, places = self._sessions.pop(live.session_id)
+        self._by_name.subtract(_names_of(live))
+        for key in _names_of(live):
+            if not self._by_name[key]:
+                del self._by_name[key]
+        for agent_id in places:
+            del self._on[agent_id][live.session_id]
+            if not self._on[agent_id]:
+                del self._on[agent_id]
+
+    def count(self, key: Key) -> int:
+        """How many slots of a limit they take."""
+        kind, whose = key
+        if kind == "agent":
+            return sum(live.holds(whose) for live in self._on.get(whose, {}).values())
+        return len(self._sessions) if kind == "colony" else self._by_name[key]
+
+
+class _Used:
+    """How many slots of each limit are taken: what runs, and what is counted beside it."""
+
+    def __init__(self, running: _Running, beside: Counter[Key]) -> None:
+        self._running = running
+        self._beside = beside
+        self._counts: dict[Key, int] = {}
+
+    def __getitem__(self, key: Key) -> int:
+        if key not in self._counts:
+            self._counts[key] = self._running.count(key) + self._beside[key]
+        return self._counts[key]
+
+    def update(self, keys: Iterable[Key]) -> None:
+        """Counts one more of each."""
+        for key in keys:
+            self._counts[key] = self[key] + 1
+
+
 class Slots:
     """Hands out slots. Belongs to the event loop's thread.
 
@@ -164,6 +228,10 @@ class Slots:
         self._queues: dict[str, deque[_Waiting]] = {}
         self._served: OrderedDict[str, int] = OrderedDict()
         self._turn = 0
+        self._running = _Running()
+        for live in book:
+            self._came(live)
+        book.on_added(self._came)
         book.on_left(self._left)
 
     @property
@@ -210,7 +278,10 @@ class Slots:
 
     def allows(self, live: LiveSession, agent_id: str) -> bool:
         """Whether a session that runs may take in a further agent."""
-        return agent_id in live.agent_ids() or self._used()["agent", agent_id] < self._limits.agent
+        allowed = live.holds(agent_id) or self._used()["agent", agent_id] < self._limits.agent
+        if allowed:
+            self._running.place(live, agent_id)
+        return allowed
 
     def doubt(self, session: Session, agent_ids: Iterable[str]) -> None:
         """Notes that agents may have attached a session although nobody knows: their answers got lost.
@@ -263,13 +334,7 @@ class Slots:
 
     def _all(self) -> Iterator[Holder]:
         for live in self._book:
-            claim = Claim(
-                user=live.session.requested_by,
-                service_name=live.session.service_name,
-                function_name=live.session.function_name,
-                agent_ids=frozenset(live.agent_ids()),
-            )
-            yield Holder(claim=claim, session_id=live.session_id, expires_at_ns=live.session.expires_at_ns)
+            yield Holder(claim=_claim_of(live), session_id=live.session_id, expires_at_ns=live.session.expires_at_ns)
         for grant in self._grants:
             yield Holder(claim=grant.claim)
         yield from self._doubted()
@@ -283,29 +348,29 @@ class Slots:
             else:
                 yield doubt.holder
 
-    def _used(self) -> Counter[Key]:
-        """How many slots of each limit are taken: as ``_all`` says, and quicker, since every attach asks for it."""
-        used: Counter[Key] = Counter()
-        # A session counts once for each limit, however many of its agents are in doubt, and whether or not it runs.
-        counted: dict[str, set[Key]] = {session_id: set() for session_id, _ in self._doubts}
-        for live in self._book:
-            session = live.session
-            keys = [("service", session.service_name), ("user", session.requested_by)]
-            keys += [("agent", agent_id) for agent_id in live.agent_ids()]
-            used.update(keys)
-            if session.session_id in counted:
-                counted[session.session_id].update(keys, (("colony", ""),))
-        used["colony", ""] += len(self._book)
+    def _used(self) -> _Used:
+        """How many slots of each limit are taken: as ``_all`` says, of those limits that are asked for."""
+        beside: Counter[Key] = Counter()
         for grant in self._grants:
-            used.update(grant.claim.keys())
+            beside.update(grant.claim.keys())
+        # A session counts once for each limit, however many of its agents are in doubt, and whether or not it runs.
+        counted: dict[str, set[Key]] = {}
         for holder in self._doubted():
+            if holder.session_id not in counted:
+                live = self._book.get(holder.session_id)
+                counted[holder.session_id] = set() if live is None else set(_claim_of(live).keys())
             fresh = set(holder.claim.keys()) - counted[holder.session_id]
             counted[holder.session_id] |= fresh
-            used.update(fresh)
-        return used
+            beside.update(fresh)
+        return _Used(self._running, beside)
+
+    def _came(self, live: LiveSession) -> None:
+        """A session is to run."""
+        self._running.add(live)
 
     def _left(self, live: LiveSession) -> None:
         """A session is over: what its agents did not confirm is doubted."""
+        self._running.remove(live)
         self.doubt(live.session, live.unconfirmed())
         self._admit()
 
@@ -381,3 +446,17 @@ class Slots:
                 "held_by": ", ".join(holder.session_id for holder in holders[:_NAMED] if holder.session_id),
             },
         )
+
+
+def _claim_of(live: LiveSession) -> Claim:
+    """What a session that runs takes."""
+    return Claim(
+        user=live.session.requested_by,
+        service_name=live.session.service_name,
+        function_name=live.session.function_name,
+        agent_ids=frozenset(live.agent_ids()),
+    )
+
+
+def _names_of(live: LiveSession) -> tuple[Key, Key]:
+    return ("service", live.session.service_name), ("user", live.session.requested_by)

@@ -71,9 +71,8 @@ class Watch:
         if reborn:
             self._pool.renew(agent_id)
         for live in self._book:
-            for collector in live.collectors.values():
-                if collector.agent_id == agent_id:
-                    collector.nudge.set()
+            if (collector := live.latest(agent_id)) is not None:
+                collector.nudge.set()
 
     async def session(self, live: LiveSession) -> None:
         """Follows a session until it has ended and that is written."""
@@ -99,9 +98,9 @@ class Watch:
     def _services_changed(self, agent_id: str) -> None:
         """Has the sessions of services that an agent sees, and that do not run there yet, try it."""
         for live in self._book:
-            narrowed = bool(debug_pb2.AttachUprobeRequest.FromString(live.request).agent_id)
-            known = any(collector.agent_id == agent_id for collector in live.current())
-            if not narrowed and not known and self._registry.sees(agent_id, live.session.service_name):
+            if live.latest(agent_id) is not None or not self._registry.sees(agent_id, live.session.service_name):
+                continue
+            if not debug_pb2.AttachUprobeRequest.FromString(live.request).agent_id:  # else it was narrowed to another
                 live.newcomers.add(agent_id)
                 live.news.set()
 

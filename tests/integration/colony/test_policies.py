@@ -18,7 +18,8 @@ from support.secured_colony import SecuredColony, secured_colony
 from coral.client.colony import ColonyClient
 from coral.client.policy import PolicyClient
 from coral.colony.progress import Progress
-from coral.colony.store.control import insert_collector, insert_session
+from coral.colony.store.collectors import CollectorRow, put_collectors
+from coral.colony.store.control import insert_session
 from coral.colony.store.database import Database
 from coral.colony.store.events import Commit, commit_events
 from coral.colony.store.schema import CONTROL, EVENTS
@@ -213,7 +214,8 @@ async def session_with_values(state: Path) -> None:
         await database.open()
     collector = Collector(collector_id="c", agent_id="a", status=Status.DETACHED, reason_code=ReasonCode.USER)
     await control.write(lambda connection: insert_session(connection, session, b""))
-    await control.write(lambda connection: insert_collector(connection, SESSION_ID, "boot", collector))
+    row = CollectorRow(session_id=SESSION_ID, boot_id="boot", collector=collector)
+    await control.write(lambda connection: put_collectors(connection, [row]))
     commit = Commit(events={SESSION_ID: table}, new=[progress], moved=[], slowest={SESSION_ID: list(rows(table))})
     await events.write(lambda connection: commit_events(connection, commit))
     for database in (control, events):

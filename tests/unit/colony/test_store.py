@@ -11,6 +11,7 @@ import duckdb
 import pytest
 
 from coral.colony.store import control, directory
+from coral.colony.store.collectors import CollectorRow, put_collectors, put_instances
 from coral.colony.store.database import Database
 from coral.colony.store.schema import CONTROL, EVENTS, Migration, migrate
 from coral.model.addresses import FileOffset
@@ -191,9 +192,10 @@ def test_sessions_are_read_as_they_were_written(tmp_path: Path) -> None:
 
         def write(connection: duckdb.DuckDBPyConnection) -> None:
             control.insert_session(connection, SESSION, b"request")
-            control.put_collector(connection, "s1", "boot-before", replace(COLLECTOR, status=Status.ACTIVE))
-            control.put_collector(connection, "s1", "boot", COLLECTOR)
-            control.put_instances(connection, "c1", [INSTANCE])
+            before = replace(COLLECTOR, status=Status.ACTIVE)
+            put_collectors(connection, [CollectorRow(session_id="s1", boot_id="boot-before", collector=before)])
+            put_collectors(connection, [CollectorRow(session_id="s1", boot_id="boot", collector=COLLECTOR)])
+            put_instances(connection, {"c1": [INSTANCE], "gone": []})
             control.update_session(connection, SESSION)
 
         await database.write(write)

@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 
-from coral.colony.store.documents import intervals_of, intervals_text, ledger_of, ledger_text
+from coral.colony.store.documents import intervals_of, ledger_of
 from coral.model.addresses import FileOffset
 from coral.model.session import Collector, Instance, InstanceStatus, ReasonCode, Session, Status
 from coral.model.site import Site, SiteKind
@@ -23,24 +22,6 @@ _SESSION_COLUMNS = """
     coalesce(requested_by, ''), reason, reason_code, coalesce(epoch_ns(ended_at), 0),
     coalesce(epoch_ns(events_removed_at), 0), coalesce(events_removed_why, '')
 """
-
-
-_INSTANCE = pa.schema(
-    [
-        ("collector_id", pa.string()),
-        ("pid", pa.int32()),
-        ("start_time_ns", pa.int64()),
-        ("executable", pa.string()),
-        ("build_id", pa.string()),
-        ("image_id", pa.string()),
-        ("function_name", pa.string()),
-        ("status", pa.string()),
-        ("reason", pa.string()),
-        ("method", pa.string()),
-        ("sites", pa.list_(pa.struct([("offset", pa.uint64()), ("kind", pa.string()), ("reason", pa.string())]))),
-        ("exit_status", pa.int32()),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,53 +67,6 @@ def update_session(connection: duckdb.DuckDBPyConnection, session: Session) -> N
             session.ended_at_ns // 1000, session.ended_at_ns // 1000, session.session_id,
         ],
     )  # fmt: skip
-
-
-def insert_collector(connection: duckdb.DuckDBPyConnection, session_id: str, boot_id: str, collector: Collector) -> None:
-    """Adds the row of a new collector; not its instances."""
-    ledger = collector.ledger
-    connection.execute(
-        "INSERT INTO debug_collectors VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            collector.collector_id, session_id, collector.agent_id, boot_id, collector.status, collector.reason,
-            collector.reason_code, ledger_text(ledger), intervals_text(ledger.unknown_intervals),
-        ],
-    )  # fmt: skip
-
-
-def put_collector(connection: duckdb.DuckDBPyConnection, session_id: str, boot_id: str, collector: Collector) -> None:
-    """Writes what changes in a collector; adds its row if an earlier write of it was lost."""
-    ledger = collector.ledger
-    found = connection.execute(
-        """
-        UPDATE debug_collectors SET boot_id = ?, status = ?, reason = ?, reason_code = ?, ledger = ?, unknown_intervals = ?
-        WHERE collector_id = ?
-        """,
-        [
-            boot_id, collector.status, collector.reason, collector.reason_code, ledger_text(ledger),
-            intervals_text(ledger.unknown_intervals), collector.collector_id,
-        ],
-    ).fetchone()  # fmt: skip
-    if found == (0,):
-        insert_collector(connection, session_id, boot_id, collector)
-
-
-def put_instances(connection: duckdb.DuckDBPyConnection, collector_id: str, instances: Sequence[Instance]) -> None:
-    """Replaces the rows of a collector's instances."""
-    connection.execute("DELETE FROM debug_instances WHERE collector_id = ?", [collector_id])
-    if not instances:
-        return
-    rows = [
-        {
-            "collector_id": collector_id,
-            **{name: getattr(instance, name) for name in _INSTANCE.names if name not in ("collector_id", "sites")},
-            "sites": [{"offset": site.offset, "kind": site.kind, "reason": site.reason} for site in instance.sites],
-        }
-        for instance in instances
-    ]
-    connection.register("new_instances", pa.Table.from_pylist(rows, schema=_INSTANCE))
-    connection.execute("INSERT INTO debug_instances SELECT * FROM new_instances")
-    connection.unregister("new_instances")
 
 
 def _one_collector(session: Session) -> str:
