@@ -18,6 +18,7 @@ from coral.colony.audit import Audit
 from coral.colony.audit.retention import prune_forever
 from coral.colony.book import SessionBook
 from coral.colony.collectors import Collectors
+from coral.colony.damage import Damage
 from coral.colony.expulsion import Expulsion
 from coral.colony.followers import Followers
 from coral.colony.function_policies import FunctionPolicies
@@ -78,6 +79,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 _PORTS = 2
 _STOP_GRACE_S = 0.5
+STORAGE_HEALTH = "coral.storage"
+"""The name under which it says whether no database file had to be set aside since the colony started."""
 POLICY_HEALTH = "coral.policies"
 """The name under which the health service says whether the policies in the folder are those in force."""
 _SERVICES = tuple(
@@ -134,6 +137,7 @@ class Colony:
         self._pool = AgentPool(self._secured.dialling if self._secured else None)
         self._slots = Slots(self._book, slot_limits(settings))
         self._ingest = Ingest(self._events, self._book, min_free_bytes=settings.min_free_bytes)
+        self._damage = Damage(control_db=self._control, events_db=self._events, audit=self._audit)
         self._retention = Retention(
             control_db=self._control,
             events_db=self._events,
@@ -241,6 +245,7 @@ class Colony:
                     group.create_task(flush_registry(self._registry)),
                     group.create_task(self._rights.run(self._report_policies)),
                     group.create_task(self._retention.run()),
+                    group.create_task(self._damage.run(self._report_storage)),
                     group.create_task(self._vitals.run()),
                 ]
                 if self._secured is not None:
@@ -254,6 +259,9 @@ class Colony:
             await self._server.stop(0)
             await self._tasks.stop()
             await self._close()
+
+    async def _report_storage(self, healthy: bool) -> None:
+        await self._server.report(STORAGE_HEALTH, healthy=healthy)
 
     async def _report_policies(self, healthy: bool) -> None:
         await self._server.report(POLICY_HEALTH, healthy=healthy)

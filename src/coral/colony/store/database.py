@@ -401,7 +401,7 @@ class Database:
 
     def _connect(self) -> None:
         if self._damage is not None and self.path is not None:
-            self.set_aside += set_aside(self.path, self._damage)
+            self.set_aside += set_aside(self.path, str(self._damage))
             self.generation += 1
             self._damage = None
         connection, aside = open_database(self.path, self._migrations)

@@ -7,6 +7,7 @@ full is left where it is.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ import duckdb
 import structlog
 
 from coral.colony.store.schema import Migration, migrate
+from coral.colony.store.trial import ends_its_reader, read_through
 from coral.model.errors import FailedPrecondition
 
 _log = structlog.get_logger(__name__)
@@ -74,14 +76,25 @@ def open_database(path: Path | None, migrations: Sequence[Migration]) -> tuple[d
     Raises:
         FailedPrecondition: Another process has it open, a newer Coral wrote it, or something else than its content is wrong.
     """
+    if path is None:
+        return _open(path, migrations), []
     aside: list[SetAside] = []
-    while True:
-        try:
-            return _open(path, migrations), aside
-        except duckdb.Error as error:
-            if path is None or not is_damage(error) or len(aside) > 1:
-                raise _refusal(path, error) from None
-            aside += set_aside(path, error)
+    opening = path.with_name(f".{path.name}.opening")
+    if opening.exists() and (end := ends_its_reader(path)):
+        aside += set_aside(path, end)
+    with contextlib.suppress(OSError):  # a full disk is no reason not to open what is there
+        opening.touch()
+    try:
+        while True:
+            try:
+                return _open(path, migrations), aside
+            except duckdb.Error as error:
+                if not is_damage(error) or len(aside) > 2:
+                    raise _refusal(path, error) from None
+                aside += set_aside(path, str(error))
+    finally:
+        with contextlib.suppress(OSError):
+            opening.unlink(missing_ok=True)
 
 
 def is_damage(error: duckdb.Error) -> bool:
@@ -97,14 +110,18 @@ def is_damage(error: duckdb.Error) -> bool:
     return isinstance(error, duckdb.IOException) and any(part in text for part in _OF_CONTENT)
 
 
-def set_aside(path: Path, error: duckdb.Error) -> list[SetAside]:
+def set_aside(path: Path, reason: str) -> list[SetAside]:
     """Gives a damaged file, that nobody has open, another name; its log alone where that is what is damaged.
 
     Without its log the file is what it was at its last checkpoint, which is better than nothing.
+
+    Args:
+        path: The file.
+        reason: What is wrong with it, as DuckDB says it.
     """
     log = path.with_name(f"{path.name}.wal")
-    damaged = (log,) if _OF_THE_LOG in str(error) and log.exists() else (path, log)
-    return [_set_aside(part, error) for part in damaged if part.exists()]
+    damaged = (log,) if _OF_THE_LOG in reason and log.exists() else (path, log)
+    return [_set_aside(part, reason) for part in damaged if part.exists()]
 
 
 def set_aside_files(folder: Path) -> list[Path]:
@@ -118,7 +135,7 @@ def _open(path: Path | None, migrations: Sequence[Migration]) -> duckdb.DuckDBPy
         # Names of Python variables are no tables.
         connection.execute("SET python_enable_replacements = false")
         migrate(connection, migrations, file=str(path or "memory"))
-        _read_through(connection)
+        read_through(connection)
         connection.execute("SET lock_configuration = true")
     except BaseException:
         connection.close()
@@ -126,18 +143,7 @@ def _open(path: Path | None, migrations: Sequence[Migration]) -> duckdb.DuckDBPy
     return connection
 
 
-def _read_through(connection: duckdb.DuckDBPyConnection) -> None:
-    """Reads what DuckDB would read only when it is asked for, so that damage shows now and not in the middle of the work.
-
-    Of events it reads where they are, not what they are: that would take as long as they are many.
-    """
-    tables = connection.execute("SELECT table_name FROM duckdb_tables() WHERE NOT temporary AND NOT internal").fetchall()
-    for (table,) in tables:
-        what = "count(*)" if table.endswith("_events") else "bit_xor(hash(rows))"
-        connection.execute(f"SELECT {what} FROM {table} AS rows").fetchall()
-
-
-def _set_aside(path: Path, error: duckdb.Error) -> SetAside:
+def _set_aside(path: Path, reason: str) -> SetAside:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     kept = path.with_name(f"{path.name}{_MARK}{stamp}")
     number = 1
@@ -150,12 +156,12 @@ def _set_aside(path: Path, error: duckdb.Error) -> SetAside:
         os.fsync(folder)
     finally:
         os.close(folder)
-    reason = str(error).partition("\n")[0]
+    reason = reason.partition("\n")[0]
     _log.error("a damaged database file was set aside, and is begun anew", file=str(path), kept_as=kept.name, error=reason)
     return SetAside(file=path.name, kept_as=kept.name, reason=reason, at_ns=time.time_ns())
 
 
-def _refusal(path: Path | None, error: duckdb.Error) -> FailedPrecondition:
+def _refusal(path: Path, error: duckdb.Error) -> FailedPrecondition:
     text = str(error)
     if "lock" in text:
         return FailedPrecondition(
