@@ -224,7 +224,14 @@ class Collectors:
         try:
             return await self._start(spec, session_id, actor, of_colony, authorised)
         except CoralError as error:
-            _log.info("attach refused", service=spec.service_name, function=spec.function_name, reason=str(error))
+            _log.info(
+                "attach refused",
+                session_id=session_id,
+                service=spec.service_name,
+                function=spec.function_name,
+                reason=str(error),
+                actor=actor,
+            )
             return error
 
     async def _start(
@@ -273,8 +280,8 @@ class Collectors:
         self._tasks.create_task(self._live(collector))
         _log.info(
             "attached",
-            collector=collector.collector_id,
-            session=session_id,
+            collector_id=collector.collector_id,
+            session_id=session_id,
             service=spec.service_name,
             function=collector.function_name,
             instances=len(collector.tracked),
@@ -322,8 +329,14 @@ class Collectors:
             self._by_slot.pop(collector.slot, None)
             await asyncio.to_thread(self._engine.release_slot, collector.slot)
         if left:
-            _log.error("detach not verified", collector=collector.collector_id, reasons=left)
-        _log.info("detached", collector=collector.collector_id, status=status, reason=code)
+            _log.error("detach not verified", collector_id=collector.collector_id, reasons=left)
+        _log.info(
+            "detached",
+            collector_id=collector.collector_id,
+            session_id=collector.session_id,
+            status=status.value,
+            reason_code=code.value,
+        )
 
     def _guard(self, collector: Collector) -> dict[int, str]:
         """Keeps breakpoints that a debugger may have taken for code; says so, by process. Blocking."""
@@ -380,7 +393,7 @@ class Collectors:
         reported = {collector.collector_id: collector.window.last_sequence for collector in running}
         loudest = self._rate.too_much(reported, now=time.monotonic())
         if loudest:
-            _log.warning("too many events for this host", collector=loudest, events=reported[loudest])
+            _log.warning("too many events for this host", collector_id=loudest, events=reported[loudest])
             self.get(loudest).request_stop(ReasonCode.OVER_BUDGET)
 
     async def _follow_libraries(self, collector: Collector, *, turn: int) -> None:
@@ -400,6 +413,7 @@ class Collectors:
         if collector.status is Status.PENDING and _attached(collector):
             collector.status = Status.ACTIVE
             collector.notify()
+            _log.info("active", collector_id=collector.collector_id, session_id=collector.session_id)
 
     def _forget_old(self) -> None:
         ended = [collector for collector in self._by_id.values() if collector.ended.is_set()]

@@ -201,7 +201,7 @@ async def serve(
 
             try:
                 async with metrics_served(settings.metrics_listen, metrics):
-                    _log.info("agent is ready", agent=agent_id, address=address, colony=settings.colony, pid=os.getpid())
+                    _log.info("agent is ready", agent_id=agent_id, address=address, colony=settings.colony, pid=os.getpid())
                     on_ready({"ready": True, "agent": address, "agent_id": agent_id, "pid": os.getpid()})
                     watching = (
                         [switch.run(collectors.lock_down, processes.services_changed.set)] if switch is not None else []

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import duckdb
+import structlog
 
 from coral.colony.deadline import Deadline
 from coral.colony.feed import Feed
@@ -27,6 +28,7 @@ from coral.model.ledger import UnknownInterval
 from coral.model.principal import Principal
 from coral.model.session import Collector, Instance, InstanceStatus, ReasonCode, Session, Status
 
+_log = structlog.get_logger(__name__)
 _INSTANCES_EVERY_S = 2.0
 _REASONS = {
     (Status.EXPIRED, ReasonCode.DEADLINE): "The time was up.",
@@ -246,6 +248,14 @@ class SessionBook:
     def add(self, live: LiveSession) -> None:
         """Takes a session in; writing it is the caller's part."""
         self._live[live.session_id] = live
+        session = live.session
+        _log.info(
+            "session accepted" if session.status is Status.PENDING else "session resumed",
+            session_id=session.session_id,
+            service=session.service_name,
+            function=session.function_name,
+            requested_by=session.requested_by,
+        )
         for listener in self._added:
             listener(live)
 
@@ -306,6 +316,7 @@ class SessionBook:
             self.save_collector(collector)
         if attached and live.session.status is Status.PENDING:
             live.session = replace(live.session, status=Status.ACTIVE, reason="")
+            _log.info("session active", session_id=live.session_id, agent_id=collector.agent_id)
             session = live.view()
             self._control.post(lambda connection: control.update_session(connection, session), what="session")
 
@@ -317,6 +328,12 @@ class SessionBook:
     def add_collector(self, live: LiveSession, collector: LiveCollector) -> None:
         """Takes a further collector into a session, and queues its rows for writing."""
         live.collectors[collector.collector_id] = collector
+        _log.debug(
+            "collector started",
+            session_id=live.session_id,
+            collector_id=collector.collector_id,
+            agent_id=collector.agent_id,
+        )
         if any(other.agent_id != collector.agent_id for other in live.collectors.values()):
             live.session = replace(live.session, agent_id="")
         self.save_collector(collector)
@@ -335,6 +352,16 @@ class SessionBook:
         collector.status = status
         collector.reason_code = reason_code
         collector.reason = reason or _REASONS.get((status, reason_code), "")
+        log = _log.warning if status in (Status.FAILED, Status.LOST) else _log.debug
+        log(
+            "collector ended",
+            session_id=collector.progress.session_id,
+            collector_id=collector.collector_id,
+            agent_id=collector.agent_id,
+            status=status.value,
+            reason_code=reason_code.value,
+            reason=collector.reason,
+        )
         self.save_collector(collector)
         if collector.unsaved:
             self.save_instances(collector)

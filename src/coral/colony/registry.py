@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from rapidfuzz import fuzz, process
 
+from coral.colony.presence import Presence
 from coral.colony.registrations import Registrations
 from coral.colony.store import directory
 from coral.colony.store.database import Database
@@ -68,6 +69,7 @@ class Registry:
         self._entries: dict[str, _Entry] = {}
         self._seeing: defaultdict[str, set[str]] = defaultdict(set)
         self._online = 0
+        self._presence = Presence()
         self._stretch = 1.0
         self._flushed_at = float("inf")
         self._unwritten: dict[str, int] = {}
@@ -306,7 +308,9 @@ class Registry:
         entry.services = services
 
     def _count(self) -> None:
-        self._online = sum(map(self._is_online, self._entries.values()))
+        online = {agent_id for agent_id, entry in self._entries.items() if self._is_online(entry)}
+        self._online = len(online)
+        self._presence.note(online, known=len(self._entries))
 
     def _tell(self, agent_id: str) -> None:
         for listener in self._listeners:

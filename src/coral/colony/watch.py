@@ -93,7 +93,10 @@ class Watch:
             except Unavailable as error:
                 _log.warning("a session's end waits for the database", session_id=live.session_id, error=str(error))
                 await asyncio.sleep(backoff.pause_s())
-        _log.info("session ended", session_id=live.session_id, status=live.session.status)
+        session = live.session
+        _log.info(
+            "session ended", session_id=live.session_id, status=session.status.value, reason_code=session.reason_code.value
+        )
 
     def _services_changed(self, agent_id: str) -> None:
         """Has the sessions of services that an agent sees, and that do not run there yet, try it."""
