@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from coral.trust.authority import KeyPair
 from fuzz import frames, messages
 from fuzz.campaign import Report
 from fuzz.hostile_text import text
@@ -109,27 +110,32 @@ class Gun:
         self._known = known
         self._methods = messages.methods(server.package)
         self._good = messages.good(known[0])
-        self._channel: grpc.aio.Channel | None = None
+        self._channels: list[grpc.aio.Channel] = []
 
     async def open(self) -> None:
-        """Connects."""
-        self._channel = self._connect()
+        """Connects, with each certificate that may be shown."""
+        self._channels = [self._connect(pair) for pair in self.server.pairs]
 
     async def close(self) -> None:
         """Disconnects."""
-        if self._channel is not None:
-            await self._channel.close()
+        for channel in self._channels:
+            await channel.close()
 
-    def _connect(self) -> grpc.aio.Channel:
-        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 32 << 20)]
+    def _connect(self, pair: KeyPair | None) -> grpc.aio.Channel:
+        options: list[tuple[str, Any]] = [
+            ("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 32 << 20)
+        ]  # fmt: skip
         if self.server.ca_pem is None:
             return grpc.aio.insecure_channel(self.server.address, options=options)
-        return grpc.aio.secure_channel(self.server.address, grpc.ssl_channel_credentials(self.server.ca_pem), options=options)
+        if self.server.server_name:
+            options.append(("grpc.ssl_target_name_override", self.server.server_name))
+        credentials = grpc.ssl_channel_credentials(self.server.ca_pem, pair and pair.key, pair and pair.certificate)
+        return grpc.aio.secure_channel(self.server.address, credentials, options=options)
 
     async def health(self) -> float | None:
         """How long a health check over a new connection takes; None if there is no answer."""
         begun = time.monotonic()
-        async with self._connect() as channel:
+        async with self._connect(self.server.pairs[0]) as channel:
             stub = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
             try:
                 await stub.Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_S)
@@ -155,7 +161,9 @@ class Gun:
             path = randomness.choice((path + "x", "/" + text(randomness).encode("ascii", "ignore").decode() + "/x", "/a/b/c"))
         request = messages.request(randomness, method, self._known, self._good)
         begun = time.monotonic()
-        outcome, said = await self._call(path, method.streams, request, self._metadata(randomness))
+        outcome, said = await self._call(
+            randomness.choice(self._channels), path, method.streams, request, self._metadata(randomness)
+        )
         spent_s = time.monotonic() - begun
         name = path.rpartition("/")[2] if path == method.path else "no such method"
         report.outcomes[f"{self.server.name}, {name}: {outcome}"] += 1
@@ -186,14 +194,18 @@ class Gun:
         return tuple(found)
 
     async def _call(
-        self, path: str, streams: bool, request: bytes, metadata: tuple[tuple[str, str | bytes], ...]
+        self,
+        channel: grpc.aio.Channel,
+        path: str,
+        streams: bool,
+        request: bytes,
+        metadata: tuple[tuple[str, str | bytes], ...],
     ) -> tuple[str, str]:
         """Makes a call; returns its outcome, and what the server said."""
-        assert self._channel is not None
         try:
             if streams:
-                return await self._stream(path, request, metadata)
-            call: Any = self._channel.unary_unary(path)
+                return await self._stream(channel, path, request, metadata)
+            call: Any = channel.unary_unary(path)
             answer = await call(request, metadata=metadata, timeout=ANSWER_S)
             self._learn(answer)
         except grpc.aio.AioRpcError as error:
@@ -202,9 +214,8 @@ class Gun:
             return "not sent", str(error)
         return "OK", ""
 
-    async def _stream(self, path: str, request: bytes, metadata: Any) -> tuple[str, str]:
-        assert self._channel is not None
-        call: Any = self._channel.unary_stream(path)(request, metadata=metadata, timeout=ANSWER_S)
+    async def _stream(self, channel: grpc.aio.Channel, path: str, request: bytes, metadata: Any) -> tuple[str, str]:
+        call: Any = channel.unary_stream(path)(request, metadata=metadata, timeout=ANSWER_S)
         try:
             async with asyncio.timeout(_STREAM_S):
                 async for answer in call:
