@@ -99,6 +99,7 @@ def test_metrics_equal_the_ledgers(tmp_path: Path) -> None:
             assert found["coral_rpc_answered_total", "OK", "/coral.colony.v1.DebugService/AttachUprobe"] == 2
             assert found["coral_rpc_duration_seconds_count", "/coral.colony.v1.DebugService/AttachUprobe"] == 2
             assert found["coral_colony_commit_seconds_count", "events"] > 0
+            assert found["coral_tasks",] > 5
             assert found["coral_colony_audit_records_total",] >= 4
             assert {key[1]: value for key, value in found.items() if key[0] == "coral_part_works"} == dict.fromkeys(
                 ("control", "events", "audit"), 1.0
