@@ -20,12 +20,16 @@ FULL_EVENTS = 16_384
 """So many are sent without waiting for more."""
 GATHER_S = 0.1
 """From a batch to the next that is not full, at least: what events of a steady stream wait for, at most."""
+MOST_GATHER_S = 2.0
+"""The same where the reader asks for fewer: it reads from many agents."""
 
 
 class Gather:
     """The waiting of one stream of batches."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, gather_s: float = GATHER_S) -> None:
+        """Args: ``gather_s`` is what the reader asks for, from a batch to the next that is not full; within bounds."""
+        self._gather_s = min(MOST_GATHER_S, max(GATHER_S, gather_s))
         self._due_s = 0.0
         self._sent_s = 0.0
         self.most = FIRST_EVENTS
@@ -40,7 +44,7 @@ class Gather:
         """
         self._sent_s = now_s
         if events:
-            self._due_s = now_s + GATHER_S
+            self._due_s = now_s + self._gather_s
 
     def taken(self, *, now_s: float) -> None:
         """Says that what carries the batch has taken it: at once while there is room, else as fast as the link is."""

@@ -141,7 +141,7 @@ class DebugServicer(ebpf_pb2_grpc.DebugServiceServicer):
                 hint="Give the last sequence that was received.",
             )
         sent_revision = -1
-        gather, clock = Gather(), asyncio.get_running_loop().time
+        gather, clock = Gather(gather_s=request.gather_ms / 1000), asyncio.get_running_loop().time
         with collector.listen() as changed, collector.read_from(after) as reader:
             while True:
                 changed.clear()

@@ -60,9 +60,19 @@ class AgentClient:
         """One page of the events in the agent's window."""
         return await self._call(_DEBUG + "QueryUprobeEvents", request, ebpf_pb2.QueryUprobeEventsResponse, timeout_s)
 
-    async def stream(self, collector_id: str, *, after_sequence: int) -> AsyncGenerator[ebpf_pb2.UprobeEventBatch, None]:
-        """Batches from after a sequence on, until the final one; closing the iterator ends the call."""
-        request = ebpf_pb2.StreamUprobeEventsRequest(collector_id=collector_id, after_sequence=after_sequence)
+    async def stream(
+        self, collector_id: str, *, after_sequence: int, gather_ms: int = 0
+    ) -> AsyncGenerator[ebpf_pb2.UprobeEventBatch, None]:
+        """Batches from after a sequence on, until the final one; closing the iterator ends the call.
+
+        Args:
+            collector_id: Whose.
+            after_sequence: The last one that is known.
+            gather_ms: For how long at least a batch that is not full is gathered; 0 as the agent likes.
+        """
+        request = ebpf_pb2.StreamUprobeEventsRequest(
+            collector_id=collector_id, after_sequence=after_sequence, gather_ms=gather_ms
+        )
         method, raw = _DEBUG + "StreamUprobeEvents", request.SerializeToString()
         stub: grpc.aio.UnaryStreamMultiCallable[bytes, ebpf_pb2.UprobeEventBatch] = self._channel.unary_stream(
             method, response_deserializer=ebpf_pb2.UprobeEventBatch.FromString

@@ -36,6 +36,8 @@ _UTMOST_S = 600.0
 _NO_PATIENCE_S = 0.05
 _WORTHWHILE_S = 0.5
 _MAX_MALFORMED = 5
+_BATCHES_PER_S = 200
+"""Of all streams: a batch costs a millisecond or more, however few events it holds. Of many agents each gathers for longer."""
 
 
 class Watch:
@@ -64,6 +66,7 @@ class Watch:
         self._grace_s = grace_s
         self._began_boot_ns = boot_ns()
         self._redialled_at: dict[str, float] = {}
+        self._streams = 0
         registry.on_services(self._services_changed)
 
     def agent_came(self, agent_id: str, *, reborn: bool) -> None:
@@ -165,7 +168,11 @@ class Watch:
             try:
                 if agent is None:
                     raise Unavailable(f"Agent {collector.agent_id!r} has not registered.")
-                await self._until_nudged(self._stream(live, collector, agent, backoff), collector)
+                self._streams += 1
+                try:
+                    await self._until_nudged(self._stream(live, collector, agent, backoff), collector)
+                finally:
+                    self._streams -= 1
             except NotFound:
                 return True
             except ValueError as error:
@@ -190,7 +197,11 @@ class Watch:
 
     async def _stream(self, live: LiveSession, collector: LiveCollector, agent: Agent, backoff: Backoff) -> None:
         """Takes in batches; returns after the final one was committed, or when the agent ends the stream."""
-        stream = self._pool.client(agent).stream(collector.collector_id, after_sequence=collector.progress.last_sequence)
+        stream = self._pool.client(agent).stream(
+            collector.collector_id,
+            after_sequence=collector.progress.last_sequence,
+            gather_ms=round(max(self._streams, len(live.current())) / _BATCHES_PER_S * 1000),
+        )
         async with aclosing(stream) as batches, asyncio.timeout(max(self._grace_s, live.remaining_s() + _UTMOST_S)):
             while True:
                 async with asyncio.timeout(min(self._silent_s, self._patience_s(live, collector))):

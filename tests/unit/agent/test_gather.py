@@ -2,7 +2,7 @@
 
 import pytest
 
-from coral.agent.gather import BATCH_EVENTS, FIRST_EVENTS, FULL_EVENTS, GATHER_S, SLOW_S, Gather
+from coral.agent.gather import BATCH_EVENTS, FIRST_EVENTS, FULL_EVENTS, GATHER_S, MOST_GATHER_S, SLOW_S, Gather
 
 
 def test_the_first_event_after_a_quiet_time_waits_for_nothing() -> None:
@@ -37,3 +37,11 @@ def test_a_mere_snapshot_delays_nothing() -> None:
     gather = Gather()
     gather.sent(now_s=100.0, events=0)
     assert gather.wait_s(now_s=100.0, waiting=1) == 0
+
+
+def test_a_reader_of_many_agents_asks_for_fewer_batches() -> None:
+    """What the reader asks for is kept within bounds: never quicker than by itself, never slower than two seconds."""
+    for asked_s, gathered_s in ((0.0, GATHER_S), (0.01, GATHER_S), (0.5, 0.5), (4e6, MOST_GATHER_S)):
+        gather = Gather(gather_s=asked_s)
+        gather.sent(now_s=100.0, events=1)
+        assert gather.wait_s(now_s=100.0, waiting=1) == pytest.approx(gathered_s)

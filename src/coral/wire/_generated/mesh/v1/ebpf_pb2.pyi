@@ -490,17 +490,21 @@ class StreamUprobeEventsRequest(_message.Message):
 
     COLLECTOR_ID_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    GATHER_MS_FIELD_NUMBER: _builtins.int
     collector_id: _builtins.str
     after_sequence: _builtins.int
+    gather_ms: _builtins.int
+    """from a batch to the next that is not full, at least; 0: as the agent likes"""
     def __init__(
         self,
         *,
         collector_id: _builtins.str = ...,
         after_sequence: _builtins.int = ...,
+        gather_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "collector_id", b"collector_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "collector_id", b"collector_id", "gather_ms", b"gather_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
