@@ -1,8 +1,9 @@
 """``coral db query``: one read-only statement over the tables of both files.
 
 The statement runs on a cursor of the events file, in a read-only transaction; the control tables are put beside it as
-temporary ones, those that it names with their rows. What a statement may call is an allow list: some of DuckDB's table
-functions write files, change settings or read raw memory although they are called in a SELECT, and
+temporary ones, those that it names with their rows. A statement that reads control tables alone, of which one is too large
+to be copied (the audit log of a year), runs on a cursor of the control file. What a statement may call is an allow list: some
+of DuckDB's table functions write files, change settings or read raw memory although they are called in a SELECT, and
 ``enable_external_access`` does not stop all of them.
 """
 
@@ -40,6 +41,8 @@ _FUNCTIONS = frozenset({
     "duckdb_views", "duckdb_schemas", "duckdb_types", "duckdb_functions", "pragma_table_info", "pragma_show",
     "pragma_version", "pragma_database_size",
 })  # fmt: skip
+_OTHER = "*"
+"""Among the tables of a statement: it reads something that is no table, or not by its name (SUMMARIZE, DESCRIBE, SHOW)."""
 _NOT_ALLOWED = frozenset({"sleep_ms", "write_log", "nextval", "getenv"})
 _EXPLAIN = re.compile(r"\s*explain\b(\s+analyze\b)?", re.IGNORECASE)
 _ONLY = "Only a single SELECT, WITH, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN statement can be run."
@@ -77,6 +80,8 @@ class Inspector:
             raise InvalidArgument("The statement is too long.", hint=f"At most {MAX_SQL_BYTES:,} bytes are allowed.")
         try:
             tables = await self._events.read(lambda cursor: allowed_tables(cursor, sql))
+            if await self._control.read(lambda cursor: _reads_in_place(cursor, tables)):
+                return await self._control.read(lambda cursor: _run(cursor, sql, []), timeout_s=timeout_s)
             beside = await self._control.read(lambda cursor: _control_tables(cursor, tables))
             return await self._events.read(lambda cursor: _run(cursor, sql, beside), timeout_s=timeout_s)
         except duckdb.InterruptException:
@@ -118,12 +123,30 @@ def allowed_tables(cursor: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
     for node in _nodes(tree):
         if node.get("type") == "BASE_TABLE":
             tables.add(str(node["table_name"]).lower())
+        if node.get("type") in ("SHOW_REF", "TABLE_FUNCTION"):
+            tables.add(_OTHER)
         function = node.get("function")
         if node.get("type") == "TABLE_FUNCTION" and isinstance(function, dict):
             _check_function(str(function["function_name"]), function["function_name"].lower() in _FUNCTIONS)
         elif node.get("class") == "FUNCTION":
             _check_function(str(node["function_name"]), node["function_name"].lower() not in _NOT_ALLOWED)
     return tables
+
+
+def _reads_in_place(cursor: duckdb.DuckDBPyConnection, tables: set[str]) -> bool:
+    """Whether a statement is to read the control file itself: one of its tables is too large to be copied.
+
+    The file also has what nobody may read, such as the hashes of tokens. So each name that stands in the statement has to be
+    one of the tables that may be; a name that the statement gives itself (WITH) is none, and is not run there.
+    """
+    if not tables or not tables <= set(CONTROL_TABLES):
+        return False
+    return any(_count(cursor, name) > MAX_COPIED_ROWS for name in tables)
+
+
+def _count(cursor: duckdb.DuckDBPyConnection, name: str) -> int:
+    (count,) = cursor.execute(f"SELECT count(*) FROM {name}").fetchone() or (0,)
+    return int(count)
 
 
 def _check_function(name: str, allowed: bool) -> None:
@@ -179,11 +202,11 @@ def _rows(cursor: duckdb.DuckDBPyConnection, name: str) -> pa.Table:
     Raises:
         FailedPrecondition: They are too many to be copied.
     """
-    (count,) = cursor.execute(f"SELECT count(*) FROM {name}").fetchone() or (0,)
+    count = _count(cursor, name)
     if count > MAX_COPIED_ROWS:
         raise FailedPrecondition(
-            f"{name} has {count:,} rows, and a statement here may read {MAX_COPIED_ROWS:,} of a control table.",
-            hint="For the audit log there is `coral audit query`; and DuckDB reads what `coral audit export` writes.",
+            f"{name} has {count:,} rows: too many for a statement that reads other tables too, or names some by WITH.",
+            hint=f"Read {name} without them; for the audit log there is `coral audit query` as well.",
         )
     return cursor.execute(f"SELECT * FROM {name}").to_arrow_table()
 

@@ -251,16 +251,29 @@ def test_what_is_purged_is_gone(tmp_path: Path) -> None:
 
 
 def test_a_log_too_long_for_sql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A statement over more records than may be copied is refused, with where else to look; others still run."""
+    """More records than may be copied are read where they are, by statements that name nothing else: it has secrets."""
     monkeypatch.setattr("coral.colony.inspect.MAX_COPIED_ROWS", 3)
 
     async def run() -> None:
         async with running_colony(tmp_path) as colony, ColonyClient(colony) as client:
             await client.agents()
             await client.agents()
-            with pytest.raises(FailedPrecondition, match=r"audit_log has \d rows.*coral audit query"):
-                await table(client, "SELECT * FROM audit_log")
+            counted = "SELECT count(*) AS records FROM audit_log WHERE action = 'ListAgents'"
+            assert await table(client, counted) == [{"records": 4}]
             assert await table(client, "SELECT 1 AS one") == [{"one": 1}]
+            for other in (
+                ", uprobe_events",
+                ", access_tokens",
+                ", (SUMMARIZE access_tokens)",
+                ", (DESCRIBE access_tokens)",
+                ", duckdb_tables()",
+                " WHERE EXISTS (FROM access_tokens)",
+                " UNION ALL BY NAME FROM access_tokens",
+            ):
+                with pytest.raises((FailedPrecondition, InvalidArgument), match=r"audit_log has \d|access_tokens"):
+                    await table(client, f"SELECT * FROM audit_log{other}")
+            with pytest.raises(FailedPrecondition, match=r"audit_log has \d+ rows.*coral audit query"):
+                await table(client, f"WITH named AS ({counted}) SELECT * FROM named, audit_log")
 
     asyncio.run(run())
 
