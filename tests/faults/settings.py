@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from faults.detour import Detour, detour_to
 from faults.disks import Ext4Disk, SmallDisk, ext4_disk, small_disk
 from faults.link import Link, link_to
 from faults.preload import Preload
@@ -48,6 +49,14 @@ def linked_with_a_small_window(stack: FaultStack) -> Iterator[Links]:
         yield links
 
 
+@contextmanager
+def with_a_detour(stack: FaultStack) -> Iterator[Detour]:
+    """The colony reaches the agent through a proxy that may be careless with batches."""
+    with detour_to(stack.agent) as detour:
+        stack.agent_for_colony = detour.address
+        yield detour
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preloads:
     """Clocks and disks of the daemons' own.
@@ -80,7 +89,7 @@ def preloaded(stack: FaultStack) -> Iterator[Preloads]:
 @contextmanager
 def on_a_small_disk(stack: FaultStack) -> Iterator[SmallDisk]:
     """The colony's state is on a disk that can be filled; it keeps no space free of its own accord."""
-    stack.colony_env["CORAL_COLONY__MIN_FREE_BYTES"] = "0"
+    _keep_everything(stack)
     with small_disk(_beside(stack), _DISK_BYTES) as disk:
         stack.colony_state = disk.folder / "colony"
         yield disk
@@ -88,9 +97,17 @@ def on_a_small_disk(stack: FaultStack) -> Iterator[SmallDisk]:
 
 
 @contextmanager
+def with_a_floor_of_space(stack: FaultStack) -> Iterator[SmallDisk]:
+    """Likewise, and of its free space the colony leaves 64 MiB alone."""
+    with on_a_small_disk(stack) as disk:
+        stack.colony_env["CORAL_COLONY__MIN_FREE_BYTES"] = str(64 << 20)
+        yield disk
+
+
+@contextmanager
 def on_an_ext4_disk(stack: FaultStack) -> Iterator[Ext4Disk]:
     """The colony's state is on a disk that goes read-only when it fails."""
-    stack.colony_env["CORAL_COLONY__MIN_FREE_BYTES"] = "0"
+    _keep_everything(stack)
     with ext4_disk(_beside(stack), _DISK_BYTES) as disk:
         stack.colony_state = disk.folder / "colony"
         yield disk
@@ -99,3 +116,8 @@ def on_an_ext4_disk(stack: FaultStack) -> Iterator[Ext4Disk]:
 
 def _beside(stack: FaultStack) -> Path:
     return stack.state_dir / "disk"
+
+
+def _keep_everything(stack: FaultStack) -> None:
+    """Has the colony neither stop storing events nor remove old ones to have space: such a disk has less than it wants."""
+    stack.colony_env |= {"CORAL_COLONY__MIN_FREE_BYTES": "0", "CORAL_COLONY__KEEP_FREE_BYTES": "0"}
