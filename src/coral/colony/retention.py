@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import structlog
+from ulid import ULID
 
 from coral.colony.book import SessionBook
 from coral.colony.store import control
 from coral.colony.store.database import Database
-from coral.colony.store.events import delete_events, delete_results
+from coral.colony.store.events import delete_events, delete_results, sessions_with_events
 from coral.model.errors import Unavailable
 
 _log = structlog.get_logger(__name__)
@@ -90,12 +91,16 @@ class Retention:
         Raises:
             Unavailable: The databases cannot be written now.
         """
-        await self.remove_ended(before_ns=time.time_ns() - self._limits.sessions_s * 10**9)
+        before_ns = time.time_ns() - self._limits.sessions_s * 10**9
+        await self.remove_ended(before_ns=before_ns)
+        stranger = await self._stranger()
+        if stranger is not None and stranger < str(ULID.from_timestamp(before_ns / 10**9)):
+            await remove_sessions([stranger], control_db=self._control, events_db=self._events)
         if self._events.path is None:
             return
         gone = False
         while (why := _over(self._limits, await self._room())) is not None:
-            candidate = await self._control.read(control.oldest_with_events)
+            candidate = await self._stranger() or await self._control.read(control.oldest_with_events)
             if candidate is None:
                 break
             gone = await self._remove_events_of(candidate, why) or gone
@@ -117,6 +122,12 @@ class Retention:
             self.removed[Why.TIME] += len(ids)
             self.removed_events[Why.TIME] += events
             _log.info("sessions removed", sessions=len(ids), events=events, why=Why.TIME)
+
+    async def _stranger(self) -> str | None:
+        """The oldest session that has events, and of which the control file knows nothing: it was begun anew."""
+        having = await self._events.read(sessions_with_events)
+        known = await self._control.read(lambda cursor: control.known_sessions(cursor, having))
+        return next((one for one in having if one not in known and self._book.get(one) is None), None)
 
     async def _remove_events_of(self, session_id: str, why: Why) -> bool:
         events = await remove_events(self._events, session_id)

@@ -20,6 +20,7 @@ import duckdb
 import pytest
 
 from coral.colony.audit import Audit, Entry, table
+from coral.colony.audit.copy import Copy
 from coral.colony.audit.folding import ADDRESSES, KINDS, WINDOW_S, Folding
 from coral.colony.audit.retention import prune
 from coral.colony.store.database import Database
@@ -466,3 +467,16 @@ def test_records_that_come_while_old_ones_are_looked_for_stay(tmp_path: Path) ->
     asyncio.run(run())
     assert [record.action for record in _copied(tmp_path)].count("ListAgents") == 50
     assert _rows(tmp_path) == _copied(tmp_path)
+
+
+def test_a_file_begins_where_it_began_before_this_process(tmp_path: Path) -> None:
+    """What is appended first after a restart is not the first record of the file: retention would let go of those before."""
+    copy = Copy(tmp_path, max_bytes=1 << 20)
+    copy.open()
+    copy.append(b'{"sequence":7,"time":""}\n', first=7, sync=True)
+    copy.close()
+    again = Copy(tmp_path, max_bytes=1 << 20)
+    again.open()
+    again.append(b'{"sequence":8,"time":""}\n', first=8, sync=True)
+    assert again.first() == 7
+    again.close()

@@ -79,7 +79,8 @@ class Copy:
         except OSError:
             os.ftruncate(self._fd, self.bytes)
             raise
-        self._first = self._first or first
+        if not self.bytes:  # of a file with earlier records first() reads it
+            self._first = first
         self.bytes += len(data)
 
     def sync(self) -> None:

@@ -206,6 +206,14 @@ def oldest_with_events(connection: duckdb.DuckDBPyConnection) -> str | None:
     return row[0] if row else None
 
 
+def known_sessions(connection: duckdb.DuckDBPyConnection, session_ids: Sequence[str]) -> set[str]:
+    """Which of some sessions there are."""
+    found = connection.execute(
+        "SELECT session_id FROM debug_sessions WHERE list_contains(?::VARCHAR[], session_id)", [list(session_ids)]
+    ).fetchall()
+    return {session_id for (session_id,) in found}
+
+
 def note_events_removed(
     connection: duckdb.DuckDBPyConnection, session_ids: Sequence[str] | None, *, when_ns: int, why: str
 ) -> None:

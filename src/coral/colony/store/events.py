@@ -198,7 +198,8 @@ def page(
         "SELECT source, collector_id FROM event_sources WHERE session_id = ?", [session_id]
     ).fetchall()
     collector_ids = sorted({collector_id for _, collector_id in sources})
-    wanted = [(source, collector_ids.index(one), upto[one]) for source, one in sources if one in upto]
+    places = {collector_id: place for place, collector_id in enumerate(collector_ids)}
+    wanted = [(source, places[one], upto[one]) for source, one in sources if one in upto]
     where = ["sequence <= upto"]
     values: dict[str, object] = {"row_limit": limit}
     if start_ns is not None:
@@ -250,6 +251,11 @@ def count_events(connection: duckdb.DuckDBPyConnection, session_ids: Sequence[st
         [list(session_ids)],
     ).fetchall()
     return dict(found)
+
+
+def sessions_with_events(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """The ids of the sessions that have events, oldest first."""
+    return [row[0] for row in connection.execute("SELECT DISTINCT session_id FROM event_sources ORDER BY 1").fetchall()]
 
 
 def delete_events(connection: duckdb.DuckDBPyConnection, session_id: str, *, limit: int = DELETED_AT_ONCE) -> int | None:
