@@ -64,8 +64,8 @@ ground-truth: ## the programs that count their own calls, in every build that is
 	$(PYTHON) -m pytest --matrix tests/e2e -k ground_truth $(PYTEST_ARGS)
 
 .PHONY: bench
-bench: ## what Coral costs on this machine: help, attach, a steady rate of calls; prints figures side by side
-	@scripts/bootstrap.sh demo
+bench: ## what Coral costs on this machine, beside bpftrace; prints figures and what they mean; BENCH_ARGS="--only drain"
+	@scripts/bootstrap.sh bench
 	$(PYTHON) -m bench $(BENCH_ARGS)
 
 .PHONY: fuzz

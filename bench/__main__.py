@@ -8,8 +8,10 @@ import platform
 import sys
 
 from bench import (
+    against_bpftrace,
     attach_all,
     attach_time,
+    beyond,
     big_session,
     drain,
     functions,
@@ -40,6 +42,8 @@ def main() -> int:
             "big_session",
             "new_instance",
             "sustained",
+            "beyond",
+            "against_bpftrace",
             "attach_all",
         ),
         help="run one of them",
@@ -75,6 +79,10 @@ def main() -> int:
         results.append(new_instance.run(times=30))
     if chosen.only in (None, "sustained"):
         results.append(sustained.run(rate=chosen.rate, seconds=chosen.seconds))
+    if chosen.only in (None, "beyond"):
+        results.append(beyond.run(seconds=8))
+    if chosen.only in (None, "against_bpftrace"):
+        results.append(against_bpftrace.run(rounds=3))
     if chosen.only == "attach_all":  # not among the others: it analyses every function of four servers first
         results.append(attach_all.run(seconds=10, only=chosen.server))
     return 0 if all(results) else 1

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Makes this checkout ready for one purpose: bootstrap.sh setup|demo|test|check|corpus
+# Makes this checkout ready for one purpose: bootstrap.sh setup|demo|test|bench|check|corpus
 #
 #   setup   the coral command in .venv                     (python3 python3-venv libbpf1)
 #   demo    setup, and the toolchains of the examples      (gcc libc6-dev; Go as a wheel)
 #   test    demo, the test tools, the servers of the tests (g++ clang rustc binutils nginx redis-server postgresql apache2-utils)
+#   bench   test, and what Coral is compared with          (bpftrace)
 #   check   test, and the compiler of the BPF object       (zig as a wheel)
 #   corpus  check, more linkers and more real programs     (lld mold sqlite3 git ripgrep libpython3-dev)
 #
@@ -13,7 +14,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly uv_version=0.13.9
-readonly purpose=${1:?usage: bootstrap.sh setup|demo|test|check|corpus}
+readonly purpose=${1:?usage: bootstrap.sh setup|demo|test|bench|check|corpus}
 export UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 say() { printf '%s\n' "$*" >&2; }
@@ -26,9 +27,9 @@ export SSL_CERT_FILE=${SSL_CERT_FILE:-${PIP_CERT:-${REQUESTS_CA_BUNDLE:-${CURL_C
 case $purpose in
   setup) groups=() ;;
   demo) groups=(--group go) ;;
-  test) groups=(--group go --group dev) ;;
+  test | bench) groups=(--group go --group dev) ;;
   check | corpus) groups=(--group go --group dev --group bpf) ;;
-  *) die "bootstrap.sh: unknown purpose '$purpose'; one of setup, demo, test, check, corpus" ;;
+  *) die "bootstrap.sh: unknown purpose '$purpose'; one of setup, demo, test, bench, check, corpus" ;;
 esac
 
 # Prints the interpreter to build .venv with: the first that runs, is 3.11 to 3.14 and can make environments. Candidates are run,
@@ -77,6 +78,7 @@ requirements() {
   echo "redis-server|redis-server|the tests on Redis cannot run"
   echo "postgresql|postgresql|the tests on PostgreSQL cannot run"
   echo "ab|apache2-utils|the tests on nginx cannot run"
+  [ "$purpose" = bench ] && echo "bpftrace|bpftrace|Coral is not compared with it"
   [ "$purpose" != corpus ] && return
   echo "ld.lld|lld|images of this linker are missing from the corpus"
   echo "mold|mold|images of this linker are missing from the corpus"
@@ -154,7 +156,9 @@ say "Setting up .venv for '$purpose' with $python"
 .bootstrap/venv/bin/uv sync -q --frozen --inexact --compile-bytecode --no-default-groups "${groups[@]}" --python "$python" >&2 || unreachable
 .venv/bin/python -m compileall -q src
 # Each purpose holds those before it.
-for covered in setup demo test check corpus; do
+order=(setup demo test check corpus)
+[ "$purpose" != bench ] || order=(setup demo test bench)
+for covered in "${order[@]}"; do
   echo "$inputs" >".bootstrap/$covered.stamp"
   [ "$covered" != "$purpose" ] || break
 done

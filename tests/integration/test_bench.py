@@ -1,0 +1,18 @@
+"""Seconds of what `make bench` measures, to see that it measures what it says; how fast, only an idle machine can tell."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bench import drain
+from coral.events.record import RECORD
+
+
+def test_every_record_of_the_ring_is_sent_once_by_its_collector() -> None:
+    """A full ring of twenty collectors, read twice: what was written is what the batches hold, by their sequences."""
+    done = drain.drain(20, 2)
+    per_ring = drain.RING_BYTES // (RECORD.itemsize + 8)
+    assert (done.records, done.sent, sum(done.last)) == (2 * per_ring,) * 3
+    assert np.ptp(done.last) < per_ring / 20
+    assert all(spent_s > 0 for spent_s in done.stage_s.values())
+    assert 60 < done.sent_bytes / done.sent < 100
