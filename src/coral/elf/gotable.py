@@ -84,7 +84,8 @@ class GoTable:
         """Takes in the index, as far as it is sorted and inside of the text."""
         pairs = np.frombuffer(header.data, "<u4", 2 * header.count + 1, header.functions).astype("<i8")
         entries, offsets = pairs[::2], pairs[1::2] + header.functions
-        inside = (offsets + _FUNC.size + 8 <= len(header.data)) & (entries[:-1] <= entries[1:]) & (entries[1:] <= text_bytes)
+        complete = offsets + self._tail_at + _TAIL.size <= len(header.data)
+        inside = complete & (entries[:-1] <= entries[1:]) & (entries[1:] <= text_bytes)
         if not inside.all():
             return
         self._entries = entries.tolist()

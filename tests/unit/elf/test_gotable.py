@@ -147,3 +147,44 @@ def test_of_two_conventions_of_one_name_the_compiled_one_has_it(plain: Path) -> 
         "runtime.osyield.abi0": [True],
         "runtime.newproc.abi0": [False],
     }
+
+
+_SMALLEST = """
+    .type last, @function
+last:
+    ret
+    .size last, .-last
+behind:
+    .section .gopclntab, "aw", @progbits
+    .balign 32
+table:
+    .long 0xfffffff0
+    .byte 0, 0, 1, 8
+    .quad 1, 1, last
+    .quad names - table, units - table, files - table, values - table, functions - table
+    .quad 0
+names:
+    .asciz "main.last"
+units:
+    .long 0
+files:
+    .long 0
+values:
+    .long 0, 0
+functions:
+    .long 0, row - functions, behind - last
+row:
+    .long 0, 0, 0, 0, 4, 4, 4, 0, 0
+    .byte 0, 0, 0, 0
+"""
+"""A table of Go 1.18 or 1.19, whose only function has neither pcdata nor funcdata: its row ends with the table."""
+
+
+def test_the_last_row_of_an_older_table_may_be_the_end_of_it(tmp_path: Path) -> None:
+    """Rows are four bytes shorter before Go 1.20, which tell the line that a function starts at."""
+    image = elf_images.assembly(tmp_path, _SMALLEST)
+    (function,) = image.go.functions()
+    assert (function.name, function.size_bytes) == ("main.last", 1)
+    known = image.go.at(function.vaddr)
+    assert known is not None
+    assert not known.assembly
