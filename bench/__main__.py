@@ -8,10 +8,8 @@ import platform
 import sys
 
 from bench import (
-    against_bpftrace,
     attach_all,
     attach_time,
-    beyond,
     big_session,
     drain,
     functions,
@@ -22,6 +20,8 @@ from bench import (
     sustained,
     trust_cost,
 )
+from bench.fleet import arguments
+from bench.fleet import run as fleet
 
 
 def main() -> int:
@@ -42,8 +42,7 @@ def main() -> int:
             "big_session",
             "new_instance",
             "sustained",
-            "beyond",
-            "against_bpftrace",
+            "fleet",
             "attach_all",
         ),
         help="run one of them",
@@ -55,6 +54,7 @@ def main() -> int:
         help="events of the big session; also BIG_SESSION_ROWS",
     )
     parser.add_argument("--server", default="", help="of attach_all: nginx, redis, postgres or caddy; all of them without")
+    arguments.add_to(parser)
     chosen = parser.parse_args()
     host = f"{os.cpu_count()} CPUs, {platform.machine()}, Linux {platform.release()}"
     print(f"machine: {host}, Python {platform.python_version()}")
@@ -79,10 +79,8 @@ def main() -> int:
         results.append(new_instance.run(times=30))
     if chosen.only in (None, "sustained"):
         results.append(sustained.run(rate=chosen.rate, seconds=chosen.seconds))
-    if chosen.only in (None, "beyond"):
-        results.append(beyond.run(seconds=8))
-    if chosen.only in (None, "against_bpftrace"):
-        results.append(against_bpftrace.run(rounds=3))
+    if chosen.only == "fleet":  # not among the others: it takes minutes, and three simulators all that the colony leaves
+        results.append(fleet.run(arguments.plan_of(chosen)))
     if chosen.only == "attach_all":  # not among the others: it analyses every function of four servers first
         results.append(attach_all.run(seconds=10, only=chosen.server))
     return 0 if all(results) else 1

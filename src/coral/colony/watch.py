@@ -37,7 +37,7 @@ _NO_PATIENCE_S = 0.05
 _WORTHWHILE_S = 0.5
 _MAX_MALFORMED = 5
 _BATCHES_PER_S = 200
-"""Of all streams: a batch costs a millisecond or more, however few events it holds. Of many agents each gathers for longer."""
+"""Of all streams: a batch costs a millisecond or more, however few events it has. Of many agents each gathers for longer."""
 
 
 class Watch:
