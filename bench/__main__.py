@@ -8,8 +8,10 @@ import platform
 import sys
 
 from bench import (
+    against_bpftrace,
     attach_all,
     attach_time,
+    beyond,
     big_session,
     drain,
     functions,
@@ -42,6 +44,8 @@ def main() -> int:
             "big_session",
             "new_instance",
             "sustained",
+            "beyond",
+            "against_bpftrace",
             "fleet",
             "attach_all",
         ),
@@ -79,6 +83,10 @@ def main() -> int:
         results.append(new_instance.run(times=30))
     if chosen.only in (None, "sustained"):
         results.append(sustained.run(rate=chosen.rate, seconds=chosen.seconds))
+    if chosen.only in (None, "beyond"):
+        results.append(beyond.run(seconds=8))
+    if chosen.only in (None, "against_bpftrace"):
+        results.append(against_bpftrace.run(rounds=3))
     if chosen.only == "fleet":  # not among the others: it takes minutes, and three simulators all that the colony leaves
         results.append(fleet.run(arguments.plan_of(chosen)))
     if chosen.only == "attach_all":  # not among the others: it analyses every function of four servers first
