@@ -90,7 +90,7 @@ def check_callbacks(stack: Stack, how: Build, version: str) -> None:
     # C that an outside linker took in is in no table of Go's: without symbols nothing tells its names.
     nameless = how.strip or "-ldflags=-s -w" in how.flags
     functions = tuple(name for name in CALLBACKS if not nameless or name.startswith(("main.", "goCallback")))
-    if how.name == "race" and version in ("1.19", "1.21.13"):  # its calls of the race detector may lose the goroutine: entries only
+    if how.name == "race" and version in ("1.19", "1.21.13"):  # its calls of the race detector may lose the goroutine
         functions = tuple(name for name in functions if "_Cfunc_" not in name)
     seen = go_forms.watch(stack, program, functions)
     assert seen.counted() == seen.told()
