@@ -277,6 +277,7 @@ class Colony:
             slots=self._slots,
             audit=self._audit,
             databases=(self._control, self._events),
+            retention=self._retention,
             calls=self._server.calls,
             vitals=self._vitals,
         )

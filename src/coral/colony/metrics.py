@@ -15,6 +15,7 @@ from coral.colony.audit import Audit
 from coral.colony.book import SessionBook
 from coral.colony.ingest import Ingest
 from coral.colony.registry import Registry
+from coral.colony.retention import Retention, Why
 from coral.colony.slots import Slots
 from coral.colony.store.database import Database
 from coral.colony.tally import Tally
@@ -37,6 +38,7 @@ def of_colony(
     slots: Slots,
     audit: Audit,
     databases: Iterable[Database],
+    retention: Retention,
     calls: Calls,
     vitals: Vitals,
 ) -> Iterable[Metric]:
@@ -56,6 +58,14 @@ def of_colony(
         "coral_colony_storing_events", "1, or 0 while events are dropped for want of space.", ((), float(ingest.storing))
     )
     yield from _of_storage(list(databases), audit)
+    yield counter(
+        "coral_colony_sessions_removed", "Sessions that went (time), or their events, by why.",
+        *(((why.value,), retention.removed[why]) for why in Why), labels=("why",),
+    )  # fmt: skip
+    yield counter(
+        "coral_colony_events_removed", "Events that went with them.",
+        *(((why.value,), retention.removed_events[why]) for why in Why), labels=("why",),
+    )  # fmt: skip
     yield from of_every_daemon(calls, vitals)
 
 
@@ -106,6 +116,10 @@ def _of_storage(databases: list[Database], audit: Audit) -> Iterable[Metric]:
     yield gauge(
         "coral_colony_writes_waiting", "Writes that wait for the database.",
         *(((name,), database.waiting) for name, database in named), labels=("file",),
+    )  # fmt: skip
+    yield counter(
+        "coral_colony_files_set_aside", "Damaged database files that were set aside.",
+        *(((name,), len(database.set_aside)) for name, database in named), labels=("file",),
     )  # fmt: skip
     paths = [(name, database.path) for name, database in named if database.path is not None and database.path.exists()]
     yield gauge(

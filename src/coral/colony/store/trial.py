@@ -26,7 +26,7 @@ def ends_its_reader(path: Path) -> str:
     """
     try:
         done = subprocess.run(
-            [sys.executable, "-m", __name__, str(path)], capture_output=True, check=False, timeout=_TIMEOUT_S
+            [sys.executable, "-P", "-m", __name__, str(path)], capture_output=True, check=False, timeout=_TIMEOUT_S
         )
     except subprocess.TimeoutExpired:
         return ""
