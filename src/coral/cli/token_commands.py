@@ -46,7 +46,10 @@ def list_tokens(options: Globals, ended: bool) -> None:
 @click.argument("name")
 @click.pass_obj
 def revoke(options: Globals, name: str) -> None:
-    """End the token of the user NAME at once, also where it is in use."""
+    """End the token of the user NAME at once, also where it is in use.
+
+    Of a user of the identity provider (oidc:NAME), all that were issued until now; put them out there as well.
+    """
     import asyncio
 
     from coral.cli.tokens import revoke_token

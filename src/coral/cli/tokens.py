@@ -60,7 +60,12 @@ async def revoke_token(options: Globals, name: str) -> None:
     async with ColonyClient(options.endpoint()) as colony:
         revoked = await AccessClient(colony).revoke_token(name)
     if options.form == "table":
-        narrate(f"The token of {revoked.name} was revoked.")
+        which = (
+            "Tokens of {} that were issued until now were revoked."
+            if name.startswith("oidc:")
+            else "The token of {} was revoked."
+        )
+        narrate(which.format(revoked.name))
     else:
         (emit_document if options.form == "json" else emit_line)(token_document(revoked))
 

@@ -340,7 +340,8 @@ class Colony:
             policies=self._function_policies,
             audit=self._audit,
         )
-        tokens = self._secured.door.tokens if self._secured else None
+        door = self._secured.door if self._secured else None
+        tokens, put_out = (door.tokens, door.put_out) if door else (None, None)
         policy = PolicyServicer(
             in_force=self._rights.in_force,
             authoriser=self._rights.authoriser,
@@ -355,7 +356,9 @@ class Colony:
         registry_pb2_grpc.add_RegistryServiceServicer_to_server(registry, server)
         inspect_pb2_grpc.add_InspectServiceServicer_to_server(inspector, server)
         policy_pb2_grpc.add_PolicyServiceServicer_to_server(policy, server)
-        access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(tokens=tokens, audit=self._audit), server)
+        access_pb2_grpc.add_AccessServiceServicer_to_server(
+            AccessServicer(tokens=tokens, put_out=put_out, audit=self._audit), server
+        )
         purger = Purger(control_db=self._control, events_db=self._events, book=self._book)
         audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(audit=self._audit, purger=purger), server)
         self._services = [*_SERVICES]

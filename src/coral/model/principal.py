@@ -46,6 +46,7 @@ class Principal:
         credential_id: Which credential proved it; never a secret.
         expires_at_ns: When that ends, wall clock; None for not by itself.
         groups: What the issuer of a user's credential says that the user belongs to.
+        issued_at_ns: When the credential was issued, as its issuer says; None where it does not.
         scope: The services that the credential is good for, as globs; empty for all.
     """
 
@@ -56,6 +57,7 @@ class Principal:
     credential_id: str = ""
     expires_at_ns: int | None = None
     groups: tuple[str, ...] = ()
+    issued_at_ns: int | None = None
     scope: tuple[str, ...] = ()
 
     @property

@@ -24,7 +24,7 @@ _TYPES = (None, "JWT", "jwt", "at+jwt", "application/at+jwt")
 """Of the header's ``typ``: a JWT that was made for something else says so there (RFC 8725, section 3.11)."""
 _CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519"}
 MAX_LIFE_S = 7 * 86_400
-"""A token cannot be revoked here, so one that counts for longer does not count at all."""
+"""For so long at most a revocation has to be remembered; a token that counts for longer does not count at all."""
 _ANOTHER = "Get a new one from the identity provider, and keep it with `coral login`."
 
 KeyFinder = Callable[[str], Awaitable[Mapping[str, Any] | None]]
@@ -58,6 +58,7 @@ class Claims:
         subject: Whom the provider means; never given to somebody else.
         name: What it calls them.
         groups: Which groups they are in.
+        issued_at_ns: When that was said.
         expires_at_ns: When that ends.
         key_id: The name of the key that signed it.
     """
@@ -65,6 +66,7 @@ class Claims:
     subject: str
     name: str
     groups: tuple[str, ...]
+    issued_at_ns: int
     expires_at_ns: int
     key_id: str
 
@@ -161,6 +163,7 @@ def _claims(claims: Mapping[str, Any], rules: Rules, key_id: str) -> Claims:
         subject=subject,
         name=str(name),
         groups=tuple(group for group in groups if isinstance(group, str) and group.isprintable()),
+        issued_at_ns=int(claims["iat"]) * 1_000_000_000,
         expires_at_ns=int(claims["exp"]) * 1_000_000_000,
         key_id=key_id,
     )

@@ -6,6 +6,7 @@ from coral.colony.access.authorise import Authoriser
 from coral.colony.access.guard import ColonyGuard, Limits, Sessions
 from coral.colony.access.identities import AgentDirectory, Identities
 from coral.colony.access.jwts import ProviderUsers
+from coral.colony.access.put_out import PutOutUsers
 from coral.colony.access.refusals import AuditedRefusals
 from coral.colony.access.tokens import TokenBook
 from coral.colony.audit import Audit
@@ -21,6 +22,7 @@ class Door:
 
     Attributes:
         tokens: Those of users.
+        put_out: Users of the identity provider whose tokens were revoked.
         guard: What the server asks.
     """
 
@@ -50,8 +52,9 @@ class Door:
             InvalidArgument: The provider's address is neither https nor on this host.
         """
         self.tokens = TokenBook(control)
+        self.put_out = PutOutUsers(control)
         self.guard = ColonyGuard(
-            identities=Identities(tokens=self.tokens, agents=agents, jwts=_users_of(provider)),
+            identities=Identities(tokens=self.tokens, agents=agents, jwts=_users_of(provider), put_out=self.put_out),
             limits=limits,
             authoriser=authoriser,
             sessions=sessions,
@@ -59,8 +62,9 @@ class Door:
         )
 
     async def open(self) -> None:
-        """Reads the tokens; the database is open."""
+        """Reads the tokens, and which do not count; the database is open."""
         await self.tokens.load()
+        await self.put_out.load()
 
 
 def _users_of(provider: IdentityProvider | None) -> ProviderUsers | None:

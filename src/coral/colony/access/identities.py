@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
+from coral.colony.access.put_out import PutOutUsers
 from coral.colony.access.tokens import TokenBook
 from coral.model.errors import InvalidArgument, Unauthenticated
 from coral.model.principal import AGENT_PREFIX, Kind, Principal
@@ -63,12 +64,16 @@ class Identities:
         tokens: TokenBook,
         agents: AgentDirectory,
         jwts: Jwts | None = None,
+        put_out: PutOutUsers | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """Args: ``jwts`` is None where no identity provider is configured; ``clock_ns`` is the wall clock."""
+        """Args: ``jwts`` is None where no identity provider is configured, ``put_out`` knows whose JWTs were revoked;
+        ``clock_ns`` is the wall clock.
+        """
         self._tokens = tokens
         self._agents = agents
         self._jwts = jwts
+        self._put_out = put_out
         self._clock_ns = clock_ns
         self._holders: OrderedDict[bytes, Holder] = OrderedDict()
 
@@ -93,7 +98,10 @@ class Identities:
             invite_id = self._agents.check_invitation(text)
             return Principal(name=f"invite:{invite_id}", kind=Kind.INVITED, address=call.address, credential_id=invite_id)
         if self._jwts is not None and not text.startswith("coral_"):
-            return await self._jwts.identify(text, call.address)
+            principal = await self._jwts.identify(text, call.address)
+            if self._put_out is not None:
+                self._put_out.check(principal)
+            return principal
         return self._tokens.identify(text, call.address)
 
     async def recheck(self, principal: Principal, call: Call) -> None:
@@ -106,6 +114,8 @@ class Identities:
             self._agent(call.certificate, call.address)
         elif principal.kind is Kind.USER and not principal.name.startswith(JWT_PREFIX):
             self._tokens.recheck(principal.credential_id)
+        elif principal.kind is Kind.USER and self._put_out is not None:
+            self._put_out.check(principal)
         if principal.expires_at_ns is not None and principal.expires_at_ns <= self._clock_ns():
             raise Unauthenticated(f"The credential of {principal.name} has expired.", hint=_SIGN_IN)
 

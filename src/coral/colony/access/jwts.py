@@ -39,6 +39,7 @@ class ProviderUsers:
             roles=tuple(role for role in Role if role in held),
             address=address,
             credential_id=f"{JWT_PREFIX}{claims.subject}",
+            issued_at_ns=claims.issued_at_ns,
             expires_at_ns=claims.expires_at_ns,
             groups=claims.groups,
         )

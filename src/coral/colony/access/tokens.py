@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import duckdb
+
 from coral.colony.store.database import Database
-from coral.colony.store.tokens import TokenRecord, insert_token, load_tokens, record_of, revoke_token
+from coral.colony.store.tokens import TokenRecord, forget_tokens, insert_token, load_tokens, record_of, revoke_token
 from coral.model.errors import FailedPrecondition, InvalidArgument, NotFound, Unauthenticated
 from coral.model.principal import Kind, Principal, Role
 from coral.model.text import check_name, format_duration
@@ -16,6 +18,8 @@ from coral.trust.tokens import Token, TokenKind, new_token, parse_token
 
 DEFAULT_LIFE_NS = 24 * 3600 * 1_000_000_000
 MAX_LIFE_NS = 366 * DEFAULT_LIFE_NS
+KEPT_NS = 90 * DEFAULT_LIFE_NS
+"""For how long a token that has ended is listed."""
 _MAX_ACTIVE = 10_000
 _MAX_SERVICES = 64
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
@@ -34,7 +38,9 @@ class TokenBook:
         self._making: set[str] = set()
 
     async def load(self) -> None:
-        """Reads what the file has."""
+        """Reads what the file has, and forgets what ended long ago: the audit log tells of it for longer."""
+        before_ns = self._clock_ns() - KEPT_NS
+        await self._control.write(lambda connection: forget_tokens(connection, before_ns))
         self._records = {record.token_id: record for record in await self._control.read(load_tokens)}
 
     def identify(self, text: str, address: str) -> Principal:
@@ -105,6 +111,7 @@ class TokenBook:
             raise InvalidArgument(f"{len(services):,} services are named.", hint=f"At most {_MAX_SERVICES} are allowed.")
         for pattern in services:
             check_name(pattern, "services")
+        now_ns = self._clock_ns()
         active = self.active()
         if name in self._making or any(record.name == name for record in active):
             raise FailedPrecondition(
@@ -113,7 +120,6 @@ class TokenBook:
             )
         if len(active) >= _MAX_ACTIVE:
             raise FailedPrecondition(f"There are {len(active):,} tokens.", hint="Revoke those that nobody uses.")
-        now_ns = self._clock_ns()
         token = new_token(TokenKind.USER)
         record = record_of(
             token,
@@ -124,11 +130,19 @@ class TokenBook:
             services=tuple(services),
             expires_at_ns=now_ns + life_ns,
         )
+
+        def write(connection: duckdb.DuckDBPyConnection) -> None:
+            forget_tokens(connection, now_ns - KEPT_NS)
+            insert_token(connection, record)
+
         self._making.add(name)
         try:
-            await self._control.write(lambda connection: insert_token(connection, record))
+            await self._control.write(write)
         finally:
             self._making.discard(name)
+        for old in [one for one in self._records.values() if _ended_at_ns(one) < now_ns - KEPT_NS]:
+            del self._records[old.token_id]
+            self._used_at_ns.pop(old.token_id, None)
         self._records[token.token_id] = record
         return token, record
 
@@ -176,6 +190,11 @@ class TokenBook:
             raise Unauthenticated(f"The token of {record.name} was revoked.", hint=_LOG_IN)
         if status == "expired":
             raise Unauthenticated(f"The token of {record.name} has expired.", hint=_LOG_IN)
+
+
+def _ended_at_ns(record: TokenRecord) -> int:
+    """When a token ended or will end; after all times where it does not."""
+    return min(each for each in (record.expires_at_ns, record.revoked_at_ns, 1 << 63) if each is not None)
 
 
 def _role(text: str) -> Role:

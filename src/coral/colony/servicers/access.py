@@ -6,10 +6,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from coral.colony.access.identities import JWT_PREFIX
+from coral.colony.access.put_out import PutOut, PutOutUsers
 from coral.colony.access.tokens import DEFAULT_LIFE_NS, TokenBook
 from coral.colony.audit import Audit
 from coral.colony.store.tokens import TokenRecord
-from coral.model.errors import CoralError, FailedPrecondition
+from coral.model.errors import CoralError, FailedPrecondition, Internal
 from coral.model.principal import current_principal
 from coral.model.text import format_duration
 from coral.wire._generated.colony.v1 import access_pb2, access_pb2_grpc
@@ -23,11 +25,13 @@ class AccessServicer(access_pb2_grpc.AccessServiceServicer):
 
     Args:
         tokens: Those of the colony's users; None where nobody is asked for one.
+        put_out: Users of an identity provider whose tokens were revoked; None likewise.
         audit: Where it is written down.
     """
 
-    def __init__(self, *, tokens: TokenBook | None, audit: Audit) -> None:
+    def __init__(self, *, tokens: TokenBook | None, put_out: PutOutUsers | None, audit: Audit) -> None:
         self._tokens = tokens
+        self._put_out = put_out
         self._audit = audit
 
     async def WhoAmI(self, request: access_pb2.WhoAmIRequest, context: Any) -> access_pb2.WhoAmIResponse:
@@ -74,16 +78,25 @@ class AccessServicer(access_pb2_grpc.AccessServiceServicer):
             return access_pb2.ListTokensResponse(tokens=[self._message(record) for record in records[:_MAX_LISTED]])
 
     async def RevokeToken(self, request: access_pb2.RevokeTokenRequest, context: Any) -> access_pb2.RevokeTokenResponse:
-        """Ends one at once."""
+        """Ends one at once; of a user of the identity provider, all that were issued until now."""
         entry = self._audit.entry(current_principal(), "RevokeToken", reason=request.name)
         await self._audit.before(entry)
         try:
-            record = await self._book().revoke(request.name)
+            if request.name.startswith(JWT_PREFIX):
+                message = _put_out(await self._users().put_out(request.name))
+            else:
+                message = self._message(await self._book().revoke(request.name))
         except CoralError as error:
             self._audit.outcome(entry, error)
             raise
         self._audit.outcome(entry)
-        return access_pb2.RevokeTokenResponse(revoked=self._message(record))
+        return access_pb2.RevokeTokenResponse(revoked=message)
+
+    def _users(self) -> PutOutUsers:
+        self._book()
+        if self._put_out is None:
+            raise Internal("There are tokens and nothing that knows whose were revoked.")
+        return self._put_out
 
     def _book(self) -> TokenBook:
         if self._tokens is None:
@@ -107,3 +120,10 @@ class AccessServicer(access_pb2_grpc.AccessServiceServicer):
             last_used_at=timestamp(used_at_ns) if used_at_ns is not None else None,
             status=self._book().status(record),
         )
+
+
+def _put_out(user: PutOut) -> access_pb2.AccessToken:
+    """What stands for the tokens of a user of the identity provider, of which none is known here."""
+    return access_pb2.AccessToken(
+        name=user.name, revoked_at=timestamp(user.at_ns), expires_at=timestamp(user.until_ns), status="revoked"
+    )

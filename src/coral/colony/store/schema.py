@@ -211,6 +211,13 @@ CONTROL: Sequence[Migration] = (
             "ALTER TABLE debug_sessions ADD COLUMN events_removed_why VARCHAR DEFAULT ''",
         ),
     ),
+    Migration(
+        number=7,
+        name="users whose tokens of an identity provider were revoked",
+        statements=(
+            "CREATE TABLE put_out_users (name VARCHAR NOT NULL, out_at TIMESTAMPTZ NOT NULL, until_at TIMESTAMPTZ NOT NULL)",
+        ),
+    ),
 )
 
 EVENTS: Sequence[Migration] = (

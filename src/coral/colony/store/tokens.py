@@ -80,6 +80,16 @@ def revoke_token(connection: duckdb.DuckDBPyConnection, token_id: str, revoked_a
     )
 
 
+def forget_tokens(connection: duckdb.DuckDBPyConnection, ended_before_ns: int) -> None:
+    """Removes tokens that ended before a time, by themselves or not; likewise."""
+    before_us = ended_before_ns // 1000
+    connection.execute(
+        "DELETE FROM access_tokens WHERE least(coalesce(revoked_at, expires_at), coalesce(expires_at, revoked_at)) "
+        "< make_timestamptz(?::BIGINT)",
+        [before_us],
+    )
+
+
 def load_tokens(connection: duckdb.DuckDBPyConnection) -> list[TokenRecord]:
     """All tokens, oldest first, also those that have ended."""
     return [
