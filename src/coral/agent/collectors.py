@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import structlog
@@ -19,6 +20,7 @@ from coral.agent.clock import boot_ns, wall_ns
 from coral.agent.collector import Collector
 from coral.agent.event_rate import EventRate, bounded
 from coral.agent.guards import Guards
+from coral.agent.kept import Kept
 from coral.agent.left_behind import left_behind
 from coral.agent.lockdown import Switch
 from coral.agent.naming import NotAuthorised
@@ -37,10 +39,8 @@ from coral.model.errors import CoralError, NotFound
 from coral.model.probe import ProbeSpec
 from coral.model.session import InstanceStatus, ReasonCode, Status
 from coral.procfs.process import ProcessId
-from coral.procfs.table import Changes
+from coral.procfs.table import Changes, Entry
 
-_KEEP_ENDED_NS = 600_000_000_000
-_MAX_ENDED = 256
 _TICK_S = 0.5
 _ABOUT_TO_EXEC = 0x100 | 0x4000
 """CLONE_VM | CLONE_VFORK, as vfork and posix_spawn have it: such a child is about to call exec, and is not listed."""
@@ -83,19 +83,17 @@ class Collectors:
         self._engine = engine
         self._attacher = attacher
         self._processes = processes
-        self._window_events = window_bytes // EVENT.itemsize
-        self._pressure = Backpressure(room=self._window_events)
+        self._kept = Kept(events=window_bytes // EVENT.itemsize)
+        self._pressure = Backpressure(room=self._kept.most_events)
         self._limit = limit
         self._max_sites = max_sites
         self._session_events_per_s = session_events_per_s
         self._rate = EventRate(events_per_s=events_per_s)
         self._switch = switch
-        self._by_id: dict[str, Collector] = {}
         self._by_slot: dict[int, Collector] = {}
         self._starting: dict[str, asyncio.Task[Collector | CoralError]] = {}
         self._guards = Guards(engine)
         self._pump = Pump(engine, self._deliver)
-        self._forgotten = Tally()
         self._tasks = asyncio.TaskGroup()
         self._ready = asyncio.Event()
         processes.on_change(self._follow_table)
@@ -106,7 +104,7 @@ class Collectors:
         Raises:
             NotFound: There is none.
         """
-        found = self._by_id.get(collector_id)
+        found = self._kept.get(collector_id)
         if found is None:
             raise NotFound(
                 f"There is no collector {collector_id!r} on agent {self.agent_id}.",
@@ -117,7 +115,7 @@ class Collectors:
     @property
     def running(self) -> list[Collector]:
         """Those that have not ended."""
-        return [collector for collector in self._by_id.values() if not collector.ended.is_set()]
+        return self._kept.running
 
     @property
     def pump(self) -> Pump:
@@ -127,14 +125,11 @@ class Collectors:
     @property
     def windows(self) -> tuple[int, int]:
         """How many events are kept for readers, of all collectors, and how many may be."""
-        return sum(collector.window.kept for collector in self._by_id.values()), self._window_events
+        return self._kept.events, self._kept.most_events
 
     def tally(self) -> Tally:
         """What all collectors of this life of the agent counted, the ended ones included; reads the kernel's counters."""
-        tally = self._forgotten.copy()
-        for collector in self._by_id.values():
-            tally.add(collector)
-        return tally
+        return self._kept.tally()
 
     @property
     def starting(self) -> list[str]:
@@ -182,7 +177,7 @@ class Collectors:
             ResourceExhausted: Too many collectors run.
         """
         await self._ready.wait()
-        known = next((found for found in self._by_id.values() if session_id and found.session_id == session_id), None)
+        known = next((found for found in self._kept if session_id and found.session_id == session_id), None)
         if known is not None:
             if authorised is not None and known.authorise(authorised):
                 await self._attacher.join(known, self._processes.known_instances(spec.service_name))
@@ -276,7 +271,7 @@ class Collectors:
             raise
         if _attached(collector):
             collector.status = Status.ACTIVE
-        self._by_id[collector.collector_id] = collector
+        self._kept.add(collector)
         self._tasks.create_task(self._live(collector))
         _log.info(
             "attached",
@@ -306,10 +301,11 @@ class Collectors:
 
     async def _finish(self, collector: Collector, status: Status, code: ReasonCode) -> None:
         """Detaches, verifies, takes the last events and closes the books."""
+        # Before anything is waited for, also who brings a process in at this moment: reading its program may take long.
+        collector.ending.set()
+        kept = await self._take_back(collector)
         async with collector.changing:
-            kept = await asyncio.to_thread(self._guard, collector)
-            self._engine.begin_detach(collector.slot)
-            await asyncio.to_thread(self._attacher.close_links, [collector])
+            kept |= await self._take_back(collector)  # what was attached meanwhile
             await self._pump.flush()
             gone = await asyncio.to_thread(
                 self._engine.forget_calls, collector.slot, lambda keys, values: proven_gone(collector, keys, values)
@@ -338,12 +334,31 @@ class Collectors:
             reason_code=code.value,
         )
 
+    async def _take_back(self, collector: Collector) -> dict[int, str]:
+        """Detaches; returns where a debugger has breakpoints kept, by process.
+
+        Each in a thread of its own: a detach waits for the kernel, many wait together, and those that end at one moment
+        must not queue for the few threads that everything else is done in.
+        """
+
+        def work() -> dict[int, str]:
+            kept = self._guard(collector)
+            self._engine.begin_detach(collector.slot)
+            self._attacher.close_links([collector])
+            return kept
+
+        own = ThreadPoolExecutor(1, thread_name_prefix="detach")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(own, work)
+        finally:
+            own.shutdown(wait=False)
+
     def _guard(self, collector: Collector) -> dict[int, str]:
         """Keeps breakpoints that a debugger may have taken for code; says so, by process. Blocking."""
         return {
             pid: f"It is under a debugger (pid {debugger}), which may have set breakpoints on probed instructions: "
             "those stay, without effect, until the debugger has let go of it."
-            for group in collector.groups.values()
+            for group in list(collector.groups.values())
             if group.attachments
             for pid, debugger in self._guards.protect(group.fd, group.key, attached_sites(collector, group))
         }
@@ -363,8 +378,14 @@ class Collectors:
                 collector.forget_refused(entry.process.id)
             mine = [entry for entry in changes.started if entry.named.name == collector.spec.service_name]
             if mine:
-                await self._attacher.join(collector, mine)
-                self._activate(collector)
+                # On its own, so that a program that takes long to read holds up no other service.
+                self._tasks.create_task(self._take_in(collector, mine))
+
+    async def _take_in(self, collector: Collector, entries: Sequence[Entry]) -> None:
+        """Brings processes into a collector that runs."""
+        await self._attacher.join(collector, entries)
+        if not collector.ended.is_set():
+            self._activate(collector)
 
     async def _housekeeping(self) -> None:
         lost = self._engine.lost()
@@ -386,7 +407,7 @@ class Collectors:
             self._end_the_loudest(running)
             self.relieve()
             await asyncio.to_thread(self._guards.release)
-            self._forget_old()
+            self._kept.forget_old()
 
     def _end_the_loudest(self, running: Sequence[Collector]) -> None:
         """Ends the session that reports the most while all together report more than this host may."""
@@ -415,13 +436,6 @@ class Collectors:
             collector.notify()
             _log.info("active", collector_id=collector.collector_id, session_id=collector.session_id)
 
-    def _forget_old(self) -> None:
-        ended = [collector for collector in self._by_id.values() if collector.ended.is_set()]
-        for position, collector in enumerate(reversed(ended)):
-            if position >= _MAX_ENDED or boot_ns() - collector.ended_boot_ns > _KEEP_ENDED_NS:
-                del self._by_id[collector.collector_id]
-                self._forgotten.add(collector)
-
     def _deliver(self, drained: Drained, offset_ns: int) -> None:
         for row in drained.control:
             self._follow(row)
@@ -429,7 +443,7 @@ class Collectors:
             collector = self._by_slot.get(slot)
             if collector is not None:
                 collector.receive(events, offset_ns)
-        self._bound_windows()
+        self._kept.bound_windows()
         self.relieve()
 
     def relieve(self) -> None:
@@ -498,22 +512,6 @@ class Collectors:
         """Somebody wants to write a file in place that carries probes."""
         for collector in self._by_slot.values():
             self._tasks.create_task(self._attacher.yield_to_writer(collector, fd))
-
-    def _bound_windows(self) -> None:
-        """Keeps all windows together within their limit, at the cost of the fullest."""
-        excess = sum(collector.window.kept for collector in self._by_id.values()) - self._window_events
-        if excess <= 0:
-            return
-        # First what a reader has already: it would be read again only if its link broke.
-        for collector in self._by_id.values():
-            waiting = collector.waiting
-            if waiting is not None and excess > 0:
-                spare = min(excess, max(0, collector.window.kept - waiting))
-                collector.window.shrink(collector.window.kept - spare)
-                excess -= spare
-        if excess > 0:
-            fullest = max((collector.window for collector in self._by_id.values()), key=lambda window: window.kept)
-            fullest.shrink(max(0, fullest.kept - excess))
 
 
 def _attached(collector: Collector) -> bool:
