@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +18,11 @@ from support.text import changed_text
 
 from coral.agent.collector import Collector
 from coral.agent.readback import changed
+from coral.agent.resolve import FunctionName, Located, Resolver
 from coral.kernel.engine import Engine
-from coral.model.session import Status
+from coral.model.session import InstanceStatus, ReasonCode, Status
 from coral.model.site import Site
-from coral.procfs.process import ProcessId
+from coral.procfs.process import Process, ProcessId
 
 pytestmark = pytest.mark.kernel
 
@@ -80,5 +82,40 @@ def test_a_detach_waits_for_links_that_a_forked_child_holds(held_s: float, compl
             collector = asyncio.run(_ended(engine, target.service, held_s))
             assert collector.reason.startswith("After the detach") == complains
             assert changed_text(target.pid) == []
+    finally:
+        engine.close()
+
+
+def test_a_deadline_waits_for_no_program_that_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collector whose time is up detaches, and is ended, while the program of a process that joins is still being read."""
+    asked, read = asyncio.Event(), asyncio.Event()
+    locate = Resolver.locate
+
+    async def slow(self: Resolver, process: Process, function: FunctionName) -> Located:
+        asked.set()
+        await read.wait()
+        return await locate(self, process, function)
+
+    async def ended(engine: Engine, service: str, text: Callable[[], list[str]]) -> Collector:
+        async with collectors_on(engine) as collectors:
+            collector = await collectors.start(probe_of(service, "work"), session_id="", of_colony=False, actor="test")
+            assert text() != []
+            monkeypatch.setattr(Resolver, "locate", slow)
+            with running(build.c_program("loop"), "--calls", 10, service=service):
+                joining = asyncio.create_task(collectors._processes.instances(service))
+                await asyncio.wait_for(asked.wait(), 30)
+                collector.request_stop(ReasonCode.DEADLINE)
+                await asyncio.wait_for(collector.ended.wait(), 30)
+                assert text() == []
+                read.set()
+                await joining
+            return collector
+
+    engine = Engine(ring_bytes=1 << 20, max_open_calls=4096)
+    try:
+        with running(build.c_program("loop"), "--calls", 10) as target:
+            collector = asyncio.run(ended(engine, target.service, lambda: changed_text(target.pid)))
+            assert collector.status is Status.EXPIRED
+            assert [one.status for one in collector.instances] == [InstanceStatus.DETACHED]
     finally:
         engine.close()

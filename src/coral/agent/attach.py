@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from weakref import WeakSet
@@ -47,6 +48,7 @@ class Attacher:
         self._processes = processes
         self._policy = policy or LocalPolicy()
         self._joined: WeakSet[Collector] = WeakSet()
+        self._unwanted: set[asyncio.Future[Located]] = set()
         self.leases = Leases()
 
     async def join(self, collector: Collector, entries: Sequence[Entry]) -> list[CoralError]:
@@ -65,7 +67,7 @@ class Attacher:
         async with collector.changing:
             for entry in entries:
                 process = entry.process
-                if process.id in collector.tracked or collector.ended.is_set():
+                if process.id in collector.tracked or collector.ending.is_set():
                     continue
                 try:
                     await asyncio.to_thread(
@@ -74,7 +76,7 @@ class Attacher:
                         collector.spec.service_name,
                         names_of(collector.spec.function_name),
                     )
-                    located = await self._resolver.locate(process, function)
+                    located = await self._locate(collector, process, function)
                 except LibraryNotLoaded as error:
                     errors.append(error)
                 except CoralError as error:
@@ -82,6 +84,8 @@ class Attacher:
                     if await asyncio.to_thread(_runs_still, process):
                         self._refuse(collector, process, error)
                 else:
+                    if located is None:
+                        break
                     try:
                         await self._attach(collector, process, located, service_pids)
                     except CoralError as error:
@@ -91,6 +95,29 @@ class Attacher:
                     finally:
                         os.close(located.fd)
         return errors
+
+    async def _locate(self, collector: Collector, process: Process, function: FunctionName) -> Located | None:
+        """As ``Resolver.locate``; None when the collector begins to end meanwhile, since it need not wait for that."""
+        locating = asyncio.ensure_future(self._resolver.locate(process, function))
+        ending = asyncio.ensure_future(collector.ending.wait())
+        try:
+            await asyncio.wait({locating, ending}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            locating.cancel()
+            raise
+        finally:
+            ending.cancel()
+        if not collector.ending.is_set():
+            return locating.result()
+        self._unwanted.add(locating)
+        locating.add_done_callback(self._give_back)
+        return None
+
+    def _give_back(self, locating: asyncio.Future[Located]) -> None:
+        """Closes a file that was read for nothing."""
+        self._unwanted.discard(locating)
+        if not locating.cancelled() and locating.exception() is None:
+            os.close(locating.result().fd)
 
     def adopt(
         self, collector: Collector, *, parent: int, child: ProcessId, number: int, since_boot_ns: int
@@ -119,7 +146,7 @@ class Attacher:
         """Attaches a forked child by itself, since the link of its parent is for the parent alone."""
         group = tracked.group
         async with collector.changing:
-            if group is None or collector.ended.is_set() or tracked.id not in collector.tracked:
+            if group is None or collector.ending.is_set() or tracked.id not in collector.tracked:
                 return
             try:
                 group.attachments[tracked.id.pid] = await self._link(collector, group, tracked.id.pid)
@@ -134,7 +161,9 @@ class Attacher:
             mine = [tracked.id.pid for tracked in collector.tracked.values() if tracked.group is group]
             used = set(mine) if group.by_process else {0} if mine else set()
             for scope in group.attachments.keys() - used:
-                await asyncio.to_thread(group.attachments.pop(scope).detach)
+                attachment = group.attachments.pop(scope, None)  # a collector that ends may have taken it
+                if attachment is not None:
+                    await asyncio.to_thread(attachment.detach)
             if not group.attachments:
                 self.leases.give_back(group.fd)
 
@@ -164,10 +193,11 @@ class Attacher:
             only: One image; all when None.
         """
         for collector in collectors:
-            for group in collector.groups.values():
+            for group in list(collector.groups.values()):
                 if only is None or group is only:
-                    while group.attachments:
-                        group.attachments.popitem()[1].detach()
+                    with suppress(KeyError):  # there is none left
+                        while True:
+                            group.attachments.popitem()[1].detach()
                     self.leases.give_back(group.fd)
 
     async def _attach(self, collector: Collector, process: Process, located: Located, service_pids: Sequence[int]) -> None:

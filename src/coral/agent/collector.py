@@ -144,6 +144,8 @@ class Collector:
         self.open_now = 0
         self.stop_requested = asyncio.Event()
         self.stop_code = ReasonCode.NONE
+        self.ending = asyncio.Event()
+        """Set when it begins to detach: from then on nothing is attached any more, and nobody reads a program for it."""
         self.ended = asyncio.Event()
         self.changing = asyncio.Lock()
         self._engine = engine
