@@ -8,7 +8,6 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import structlog
@@ -39,7 +38,7 @@ from coral.model.errors import CoralError, NotFound
 from coral.model.probe import ProbeSpec
 from coral.model.session import InstanceStatus, ReasonCode, Status
 from coral.procfs.process import ProcessId
-from coral.procfs.table import Changes, Entry
+from coral.procfs.table import Changes
 
 _TICK_S = 0.5
 _ABOUT_TO_EXEC = 0x100 | 0x4000
@@ -301,11 +300,10 @@ class Collectors:
 
     async def _finish(self, collector: Collector, status: Status, code: ReasonCode) -> None:
         """Detaches, verifies, takes the last events and closes the books."""
-        # Before anything is waited for, also who brings a process in at this moment: reading its program may take long.
-        collector.ending.set()
-        kept = await self._take_back(collector)
         async with collector.changing:
-            kept |= await self._take_back(collector)  # what was attached meanwhile
+            kept = await asyncio.to_thread(self._guard, collector)
+            self._engine.begin_detach(collector.slot)
+            await asyncio.to_thread(self._attacher.close_links, [collector])
             await self._pump.flush()
             gone = await asyncio.to_thread(
                 self._engine.forget_calls, collector.slot, lambda keys, values: proven_gone(collector, keys, values)
@@ -334,31 +332,12 @@ class Collectors:
             reason_code=code.value,
         )
 
-    async def _take_back(self, collector: Collector) -> dict[int, str]:
-        """Detaches; returns where a debugger has breakpoints kept, by process.
-
-        Each in a thread of its own: a detach waits for the kernel, many wait together, and those that end at one moment
-        must not queue for the few threads that everything else is done in.
-        """
-
-        def work() -> dict[int, str]:
-            kept = self._guard(collector)
-            self._engine.begin_detach(collector.slot)
-            self._attacher.close_links([collector])
-            return kept
-
-        own = ThreadPoolExecutor(1, thread_name_prefix="detach")
-        try:
-            return await asyncio.get_running_loop().run_in_executor(own, work)
-        finally:
-            own.shutdown(wait=False)
-
     def _guard(self, collector: Collector) -> dict[int, str]:
         """Keeps breakpoints that a debugger may have taken for code; says so, by process. Blocking."""
         return {
             pid: f"It is under a debugger (pid {debugger}), which may have set breakpoints on probed instructions: "
             "those stay, without effect, until the debugger has let go of it."
-            for group in list(collector.groups.values())
+            for group in collector.groups.values()
             if group.attachments
             for pid, debugger in self._guards.protect(group.fd, group.key, attached_sites(collector, group))
         }
@@ -378,14 +357,8 @@ class Collectors:
                 collector.forget_refused(entry.process.id)
             mine = [entry for entry in changes.started if entry.named.name == collector.spec.service_name]
             if mine:
-                # On its own, so that a program that takes long to read holds up no other service.
-                self._tasks.create_task(self._take_in(collector, mine))
-
-    async def _take_in(self, collector: Collector, entries: Sequence[Entry]) -> None:
-        """Brings processes into a collector that runs."""
-        await self._attacher.join(collector, entries)
-        if not collector.ended.is_set():
-            self._activate(collector)
+                await self._attacher.join(collector, mine)
+                self._activate(collector)
 
     async def _housekeeping(self) -> None:
         lost = self._engine.lost()
