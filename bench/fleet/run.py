@@ -165,7 +165,7 @@ async def _events(plan: Plan, colony: FleetColony, playing: Players) -> None:
         ledger = session.ledger
         print(
             f"  all stored {time.monotonic() - ended.at:.1f} s later: emitted {ledger.emitted:,} = stored {ledger.stored:,} "
-            f"+ dropped {ledger.queue_dropped:,}; balanced {ledger.balanced}"
+            f"+ dropped {ledger.queue_dropped:,}; balanced {ledger.balanced if ledger.HasField('balanced') else None}"
         )
     _time_command(colony, "debug", "session", "get", response.session_id)
 
