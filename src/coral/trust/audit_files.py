@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
@@ -40,7 +42,7 @@ class Snapshot:
         """Opens them; one that is not there has no lines.
 
         Raises:
-            OSError: One cannot be opened.
+            OSError: One cannot be opened, or is no regular file.
         """
         self._files: list[tuple[int, int]] = []  # descriptor and size
         try:
@@ -50,7 +52,10 @@ class Snapshot:
                     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
                 except FileNotFoundError:
                     continue
-                self._files.append((fd, os.fstat(fd).st_size))
+                found = os.fstat(fd)
+                self._files.append((fd, found.st_size))
+                if not stat.S_ISREG(found.st_mode):  # a device or a pipe has size 0, and would pass for an empty file
+                    raise OSError(errno.EINVAL, "It is not a regular file", str(path))
         except OSError:
             self.close()
             raise

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+import pytest
 
 from coral.trust.audit_files import Snapshot
 
@@ -20,6 +23,21 @@ def test_a_snapshot_shows_what_was_there(tmp_path: Path) -> None:
             file.write(b"three\n")
         path.rename(tmp_path / "aside")
         assert list(snapshot.lines()) == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder"])
+def test_what_is_no_file_has_no_lines_to_be_right(tmp_path: Path, kind: str) -> None:
+    """A link to a device, or a pipe, does not pass for an empty log that is as it was written; nothing stays open."""
+    path, before = tmp_path / "audit.jsonl", _open_files()
+    if kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    with pytest.raises(OSError, match="not a regular file"):
+        Snapshot([path])
+    assert _open_files() == before
 
 
 def test_a_snapshot_that_nobody_takes_leaves_nothing_open(tmp_path: Path) -> None:
