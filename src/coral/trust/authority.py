@@ -32,6 +32,17 @@ _BACKDATED = timedelta(minutes=5)
 """Clocks differ: a certificate is good a little before it was made."""
 _MAX_REQUEST_BYTES = 16 << 10
 
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.UnsupportedGeneralNameType,
+)
+"""What ``cryptography`` raises at certificates and keys that are damaged, or unlike those that Coral issues."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
@@ -76,7 +87,7 @@ class Authority:
         try:
             self._certificate = x509.load_pem_x509_certificate(pair.certificate)
             key = serialization.load_pem_private_key(pair.key, None)
-        except ValueError as error:
+        except UNREADABLE as error:
             raise FailedPrecondition(f"The certificate authority cannot be read: {error}.", hint=_RESTORE) from None
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != self._certificate.public_key():
             raise FailedPrecondition("The key of the certificate authority is not that of its certificate.", hint=_RESTORE)
@@ -158,7 +169,7 @@ def holder_of(certificate: bytes) -> Holder:
     try:
         parsed = x509.load_pem_x509_certificate(certificate)
         uris = _uris(parsed)
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+    except UNREADABLE:
         raise InvalidArgument("The certificate cannot be read.", hint="Is it one that `coral colony init` made?") from None
     for kind in ("colony", "agent"):
         prefix = f"coral://{kind}/"
@@ -191,7 +202,7 @@ def check_pair(pair: KeyPair, ca: bytes) -> None:
         certificate.verify_directly_issued_by(authority)
         if certificate.public_key() != public_key_of(pair.key):
             raise ValueError("it is for another key")
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, FailedPrecondition) as error:
+    except (*UNREADABLE, InvalidSignature, FailedPrecondition) as error:
         raise InvalidArgument(
             f"The certificate is of no use: {error or 'it is not signed by the authority'}.", hint="Is it the right colony?"
         ) from None
@@ -210,7 +221,7 @@ def colony_id_of(ca: bytes) -> str:
         certificate = x509.load_pem_x509_certificate(ca)
         uris = _uris(certificate)
         authority = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+    except UNREADABLE:
         uris, authority = [], False
     if not authority or len(uris) != 1 or not uris[0].startswith("coral://ca/"):
         raise FailedPrecondition("That is not the certificate of a colony's authority.", hint="It is the colony's ca.pem.")
@@ -295,7 +306,7 @@ def _requested_key(request_der: bytes) -> ec.EllipticCurvePublicKey:
         request = x509.load_der_x509_csr(request_der)
         key = request.public_key()
         signed = request.is_signature_valid
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+    except (*UNREADABLE, InvalidSignature) as error:
         raise InvalidArgument(f"The certificate request cannot be read: {error}.", hint=hint) from None
     if not signed:
         raise InvalidArgument("The certificate request is not signed with the key that it is for.", hint=hint)

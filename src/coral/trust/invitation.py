@@ -7,14 +7,13 @@ first contact is verified like every later one, and the token is sent to nobody 
 from __future__ import annotations
 
 import base64
-import binascii
 from dataclasses import dataclass, field
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from coral.model.errors import FailedPrecondition, InvalidArgument
-from coral.trust.authority import colony_id_of
+from coral.trust.authority import UNREADABLE, colony_id_of
 from coral.trust.tokens import Token, TokenKind, parse_token
 
 _MAX_TEXT = 8192
@@ -56,6 +55,6 @@ def parse_invitation(text: str) -> Invitation:
         der = base64.b64decode(tail + "=" * (-len(tail) % 4), altchars=b"-_", validate=True)
         ca_pem = x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM)
         colony_id_of(ca_pem)
-    except (ValueError, binascii.Error, FailedPrecondition):
+    except (*UNREADABLE, FailedPrecondition):
         raise InvalidArgument("The invitation's certificate cannot be read.", hint=_HINT) from None
     return Invitation(token=token, ca_pem=ca_pem)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 from coral.model.errors import CoralError, InvalidArgument, Unauthenticated
@@ -28,7 +30,10 @@ def test_what_is_no_invitation() -> None:
     ca = authority.pair.certificate
     good = invitation_text(token, ca)
     agent = authority.issue_colony(new_key().public_key(), [], lifetime_s=60)
+    head, _, encoded = good.partition(".")
+    strange = base64.urlsafe_b64decode(encoded + "==").replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x1e", 1)
     texts = [
+        f"{head}.{base64.urlsafe_b64encode(strange).decode().rstrip('=')}",  # X.509 version 31
         "", token.text, f"{token.text}.", good[:-9], f"{good}!", f"x{good}", good + "A" * 9000,
         invitation_text(new_token(TokenKind.USER), ca), invitation_text(token, agent),
     ]  # fmt: skip
