@@ -13,12 +13,12 @@ from contextlib import suppress
 import structlog
 from ulid import ULID
 
-from coral.agent.attach import Attacher, attached_sites
+from coral.agent.attach import Attacher
 from coral.agent.backpressure import Backpressure
 from coral.agent.clock import boot_ns, wall_ns
 from coral.agent.collector import Collector
+from coral.agent.detach import Detacher
 from coral.agent.event_rate import EventRate, bounded
-from coral.agent.guards import Guards
 from coral.agent.kept import Kept
 from coral.agent.left_behind import left_behind
 from coral.agent.lockdown import Switch
@@ -38,7 +38,7 @@ from coral.model.errors import CoralError, NotFound
 from coral.model.probe import ProbeSpec
 from coral.model.session import InstanceStatus, ReasonCode, Status
 from coral.procfs.process import ProcessId
-from coral.procfs.table import Changes
+from coral.procfs.table import Changes, Entry
 
 _TICK_S = 0.5
 _ABOUT_TO_EXEC = 0x100 | 0x4000
@@ -91,7 +91,7 @@ class Collectors:
         self._switch = switch
         self._by_slot: dict[int, Collector] = {}
         self._starting: dict[str, asyncio.Task[Collector | CoralError]] = {}
-        self._guards = Guards(engine)
+        self._detacher = Detacher(engine, attacher)
         self._pump = Pump(engine, self._deliver)
         self._tasks = asyncio.TaskGroup()
         self._ready = asyncio.Event()
@@ -147,7 +147,7 @@ class Collectors:
             finally:
                 # What matters now is that nothing stays in any process when this one goes.
                 await asyncio.shield(asyncio.to_thread(self._attacher.close_links, list(self._by_slot.values())))
-                self._guards.close()
+                self._detacher.guards.close()
 
     async def start(
         self,
@@ -300,10 +300,11 @@ class Collectors:
 
     async def _finish(self, collector: Collector, status: Status, code: ReasonCode) -> None:
         """Detaches, verifies, takes the last events and closes the books."""
+        # Before anything is waited for, also who brings a process in at this moment: reading its program may take long.
+        collector.ending.set()
+        kept = await self._detacher.take_back(collector)
         async with collector.changing:
-            kept = await asyncio.to_thread(self._guard, collector)
-            self._engine.begin_detach(collector.slot)
-            await asyncio.to_thread(self._attacher.close_links, [collector])
+            kept |= await self._detacher.take_back(collector)  # what was attached meanwhile
             await self._pump.flush()
             gone = await asyncio.to_thread(
                 self._engine.forget_calls, collector.slot, lambda keys, values: proven_gone(collector, keys, values)
@@ -332,16 +333,6 @@ class Collectors:
             reason_code=code.value,
         )
 
-    def _guard(self, collector: Collector) -> dict[int, str]:
-        """Keeps breakpoints that a debugger may have taken for code; says so, by process. Blocking."""
-        return {
-            pid: f"It is under a debugger (pid {debugger}), which may have set breakpoints on probed instructions: "
-            "those stay, without effect, until the debugger has let go of it."
-            for group in collector.groups.values()
-            if group.attachments
-            for pid, debugger in self._guards.protect(group.fd, group.key, attached_sites(collector, group))
-        }
-
     async def _discard(self, collector: Collector) -> None:
         """Takes back what a refused attach has done."""
         await asyncio.to_thread(self._attacher.close_links, [collector])
@@ -357,8 +348,14 @@ class Collectors:
                 collector.forget_refused(entry.process.id)
             mine = [entry for entry in changes.started if entry.named.name == collector.spec.service_name]
             if mine:
-                await self._attacher.join(collector, mine)
-                self._activate(collector)
+                # On its own, so that a program that takes long to read holds up no other service.
+                self._tasks.create_task(self._take_in(collector, mine))
+
+    async def _take_in(self, collector: Collector, entries: Sequence[Entry]) -> None:
+        """Brings processes into a collector that runs."""
+        await self._attacher.join(collector, entries)
+        if not collector.ended.is_set():
+            self._activate(collector)
 
     async def _housekeeping(self) -> None:
         lost = self._engine.lost()
@@ -379,7 +376,7 @@ class Collectors:
                 _log.error("the kernel's tables of processes were full: forked children may be missing", **lost)
             self._end_the_loudest(running)
             self.relieve()
-            await asyncio.to_thread(self._guards.release)
+            await asyncio.to_thread(self._detacher.guards.release)
             self._kept.forget_old()
 
     def _end_the_loudest(self, running: Sequence[Collector]) -> None:
