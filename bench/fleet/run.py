@@ -112,7 +112,11 @@ async def _attaches(plan: Plan, colony: FleetColony) -> float:
             active = sum(each.status == "active" for each in session.collectors)
             whole = attached == plan.instances // plan.reached * plan.reached and active == plan.reached
             if not whole or response.error or session.status != "active":
-                sys.exit(f"attach: {attached} instances on {active} agents: {session.status} {response.error[:300]}")
+                others = {f"{each.status} {each.reason}" for each in session.collectors if each.status != "active"}
+                sys.exit(
+                    f"attach: {attached} instances on {active} of {len(session.collectors)} agents, {session.status}, "
+                    f"{response.error[:300] or 'without a warning'}; {'; '.join(sorted(others))[:300]}"
+                )
             await client.detach(response.session_id)
     print(
         f"  attach to {plan.instances:,} instances on {plan.reached} agents, request to active everywhere: first, with "
