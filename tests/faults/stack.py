@@ -48,9 +48,17 @@ class FaultStack(SplitStack):
     def start_colony(self) -> None:
         """Starts the colony on its state directory, and waits until it answers."""
         options = ["--insecure", "--listen", self.colony, "--state-dir", str(self.colony_state)]
-        env = {"CORAL_COLONY__METRICS_LISTEN": self._metrics["colony"], **self.colony_env}
+        env = {**self._serving_metrics("colony"), **self.colony_env}
         self.colony_daemon = Daemon(["colony", "start", *options], self.state_dir / "colony.log", env)
         rpc.wait_until_healthy(self.colony)
+
+    def forgo_metrics(self, name: str) -> None:
+        """Has a daemon, ``colony`` or ``agent``, serve no metrics: it is of a release that has none."""
+        self._metrics[name] = ""
+
+    def _serving_metrics(self, name: str) -> dict[str, str]:
+        listen = self._metrics[name]
+        return {f"CORAL_{name.upper()}__METRICS_LISTEN": listen} if listen else {}
 
     def start_agent(self, *, wait: bool = True) -> None:
         """Starts the agent on its state directory.
@@ -63,7 +71,7 @@ class FaultStack(SplitStack):
         env = {
             "CORAL_AGENT__AGENT_ID": self.agent_id,
             "CORAL_AGENT__ADVERTISE": self.agent_for_colony,
-            "CORAL_AGENT__METRICS_LISTEN": self._metrics["agent"],
+            **self._serving_metrics("agent"),
             **self.agent_env,
         }
         self.agent_daemon = Daemon(["agent", "start", *options], self.state_dir / "agent.log", env)

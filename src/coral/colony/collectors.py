@@ -97,13 +97,7 @@ class Collectors:
                 f"Agent {agent.agent_id!r} did not attach: {response.error or 'it gives no reason'}.",
                 hint="Look at the agent's log.",
             )
-        try:
-            instances = tuple(instance_from(instance) for instance in response.instances)
-        except ValueError as error:
-            raise FailedPrecondition(
-                f"Agent {agent.agent_id!r} answered with an instance that cannot be read: {error}.",
-                hint="Run the same version of Coral on the agent and the colony.",
-            ) from None
+        instances = tuple(instance_from(instance) for instance in response.instances)
         collector = LiveCollector(
             agent_id=agent.agent_id,
             boot_id=agent.boot_id,

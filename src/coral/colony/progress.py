@@ -92,11 +92,7 @@ def receive(batch: ebpf_pb2.UprobeEventBatch, *, collector_id: str, received_ns:
         raise ValueError(f"it is of collector {batch.collector_id!r}")
     if max(batch.first_sequence, batch.last_sequence) > MAX_SEQUENCE:
         raise ValueError("its sequences are out of range")
-    try:
-        status = Status(batch.status) if batch.status else None
-        reason_code = ReasonCode(batch.reason_code)
-    except ValueError:
-        raise ValueError(f"status {batch.status!r}, reason code {batch.reason_code!r} are unknown") from None
+    status, reason_code = _words(batch)
     if batch.final and (status is None or not status.ended):
         raise ValueError(f"it is final with the status {batch.status!r}")
     if batch.final and not batch.HasField("ledger"):
@@ -111,6 +107,18 @@ def receive(batch: ebpf_pb2.UprobeEventBatch, *, collector_id: str, received_ns:
         reason_code=reason_code,
         received_ns=received_ns,
     )
+
+
+def _words(batch: ebpf_pb2.UprobeEventBatch) -> tuple[Status | None, ReasonCode]:
+    """The status and the reason code of a batch.
+
+    A newer agent may have words that this colony does not know. Such a status is as if there was none, and at the end an
+    end without a further reason, so that the ledger that comes with it is not lost.
+    """
+    status = Status(batch.status) if batch.status in list(Status) else None
+    if batch.final and batch.status and status is None:
+        status = Status.DETACHED
+    return status, ReasonCode(batch.reason_code) if batch.reason_code in list(ReasonCode) else ReasonCode.NONE
 
 
 def _checked(data: bytes, collector_id: str) -> pa.Table:

@@ -146,9 +146,10 @@ def instance_to(instance: Instance) -> ebpf_pb2.Instance:
 def instance_from(message: ebpf_pb2.Instance) -> Instance:
     """The instance of a message.
 
-    Raises:
-        ValueError: Its status or a site's kind is not one.
+    A newer agent may have words for its status and its sites that this version does not know. Such a site is left out; such
+    an instance counts as failed, since nothing is known that could be relied on, and its reason has the word.
     """
+    known = message.status in list(InstanceStatus)
     return Instance(
         pid=message.pid,
         start_time_ns=message.start_time_ns,
@@ -156,11 +157,15 @@ def instance_from(message: ebpf_pb2.Instance) -> Instance:
         build_id=message.build_id,
         image_id=message.image_id,
         function_name=message.function_name,
-        status=InstanceStatus(message.status),
-        reason=message.reason,
+        status=InstanceStatus(message.status) if known else InstanceStatus.FAILED,
+        reason=message.reason
+        if known
+        else f"{message.reason} Its agent, of another version, calls it {message.status!r}.".strip(),
         method=message.method,
         sites=tuple(
-            Site(offset=FileOffset(site.offset), kind=SiteKind(site.kind), reason=site.reason) for site in message.sites
+            Site(offset=FileOffset(site.offset), kind=SiteKind(site.kind), reason=site.reason)
+            for site in message.sites
+            if site.kind in list(SiteKind)
         ),
         exit_status=message.exit_status if message.HasField("exit_status") else None,
     )

@@ -12,7 +12,7 @@ from coral.colony.progress import Progress, Received, advance, receive
 from coral.events.batch import SCHEMA, Origin, encode, to_batch
 from coral.events.record import EVENT, RecordKind
 from coral.model.ledger import Ledger
-from coral.model.session import ReasonCode, Status
+from coral.model.session import InstanceStatus, ReasonCode, Status
 from coral.wire._generated.mesh.v1 import ebpf_pb2
 from coral.wire.convert import ledger_to
 
@@ -154,17 +154,44 @@ def _with_null() -> bytes:
         ({"arrow_ipc": encode(events([1 << 60]))}, "longer than a probe can last"),
         ({"collector_id": "d"}, "of collector 'd'"),
         ({"last_sequence": 1 << 63}, "out of range"),
-        ({"status": "sleeping"}, "unknown"),
-        ({"reason_code": "boredom"}, "unknown"),
         ({"final": True}, "final with the status 'active'"),
         ({"final": True, "status": "expired", "ledger": None}, "without a ledger"),
-        ({"instances": [ebpf_pb2.Instance(pid=1, status="odd")]}, "odd"),
     ],
 )
 def test_what_is_no_batch(fields: dict[str, Any], why: str) -> None:
     """Whatever an agent sends, it is stored as it should be or refused with the reason."""
     with pytest.raises(ValueError, match=why):
         batch([1], **fields)
+
+
+def test_words_of_a_newer_agent() -> None:
+    """A status, a reason or a kind of site that this version does not know costs neither events nor the ledger."""
+    ledger = ledger_to(Ledger(entered=1, returned=1, emitted=1))
+    sites = [ebpf_pb2.Site(offset=1, kind="entry"), ebpf_pb2.Site(offset=2, kind="landing")]
+    instances = [ebpf_pb2.Instance(pid=1, status="paused", reason="It is full.", sites=sites)]
+    words = batch([1], status="sleeping", reason_code="boredom", instances=instances)
+    assert (words.status, words.reason_code, words.events.num_rows) == (None, ReasonCode.NONE, 1)
+    (instance,) = words.instances or ()
+    assert (instance.status, [site.kind for site in instance.sites]) == (InstanceStatus.FAILED, ["entry"])
+    assert instance.reason == "It is full. Its agent, of another version, calls it 'paused'."
+    final, _ = advance(START, [batch([1], final=True, status="hibernated", reason_code="winter", ledger=ledger)])
+    assert (final.status, final.reason_code, final.stored, final.ledger.final) == (Status.DETACHED, ReasonCode.NONE, 1, True)
+
+
+def test_fields_of_a_newer_agent() -> None:
+    """Fields that this version does not know are passed over; those that an older agent does not send are as if empty."""
+    newer = message([1], status="active")
+    unknown = b"\xfa\x3f\x03abc"  # field 1023, three bytes
+    read = receive(ebpf_pb2.UprobeEventBatch.FromString(newer.SerializeToString() + unknown), collector_id="c", received_ns=7)
+    assert (read.last_sequence, read.events.num_rows) == (1, 1)
+    older = receive(
+        ebpf_pb2.UprobeEventBatch(arrow_ipc=encode(events([1])), first_sequence=1, last_sequence=1),
+        collector_id="c",
+        received_ns=7,
+    )
+    assert (older.status, older.reason_code, older.ledger, older.instances) == (None, ReasonCode.NONE, None, None)
+    progress, _ = advance(START, [older])
+    assert (progress.stored, progress.queue_dropped) == (1, 0)
 
 
 def test_other_encodings_of_the_same() -> None:
