@@ -17,6 +17,7 @@ from bench.ingest import SESSION_ID, Store
 from coral.client.colony import ColonyClient
 from coral.colony.daemon import Colony
 from coral.config.settings import ColonySettings
+from coral.telemetry import logs
 from coral.wire import convert
 from coral.wire._generated.colony.v1 import debug_pb2
 
@@ -34,6 +35,7 @@ def run(*, rows: int) -> bool:
     Args:
         rows: How many events it has.
     """
+    logs.configure(verbosity=logs.QUIET)
     return asyncio.run(_run(rows))
 
 

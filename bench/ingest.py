@@ -24,6 +24,7 @@ from coral.events.batch import Origin, encode, to_batch
 from coral.events.record import EVENT
 from coral.model.ledger import Ledger
 from coral.model.session import Session, Status
+from coral.telemetry import logs
 from coral.wire._generated.mesh.v1 import ebpf_pb2
 from coral.wire.convert import ledger_to
 
@@ -144,12 +145,14 @@ def run(*, rows: int) -> bool:
     Args:
         rows: Events of each run.
     """
+    logs.configure(verbosity=logs.QUIET)
     print(f"ingest: {rows:,} events from Arrow batches to committed rows, one process; load {os.getloadavg()[0]:.1f}")
-    stored = [asyncio.run(_once(rows=rows, collectors=n, per_batch=size)) for n, size in ((1, 10_000), (4, 2_000), (50, 500))]
+    stored = [asyncio.run(once(rows=rows, collectors=n, per_batch=size)) for n, size in ((1, 10_000), (4, 2_000), (50, 500))]
     return all(stored)
 
 
-async def _once(*, rows: int, collectors: int, per_batch: int) -> bool:
+async def once(*, rows: int, collectors: int, per_batch: int) -> bool:
+    """One run, with its figures printed; whether every event was stored."""
     with tempfile.TemporaryDirectory(prefix="coral-ingest-", dir="/var/tmp") as folder:
         store = Store(Path(folder), collectors=collectors)
         await store.open()

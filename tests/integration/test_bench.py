@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+import asyncio
 
-from bench import drain
+import numpy as np
+import pytest
+
+from bench import drain, ingest
 from coral.events.record import RECORD
 
 
@@ -16,3 +19,9 @@ def test_every_record_of_the_ring_is_sent_once_by_its_collector() -> None:
     assert np.ptp(done.last) < per_ring / 20
     assert all(spent_s > 0 for spent_s in done.stage_s.values())
     assert 60 < done.sent_bytes / done.sent < 100
+
+
+def test_every_event_that_agents_send_is_stored(capsys: pytest.CaptureFixture[str]) -> None:
+    """Twenty thousand events of four collectors, from their batches to rows: none is missing, and the cost is told."""
+    assert asyncio.run(ingest.once(rows=20_000, collectors=4, per_batch=500))
+    assert "rows per CPU second" in capsys.readouterr().out
