@@ -52,6 +52,8 @@ def test_defaults_of_the_colony() -> None:
         "audit_copy_bytes": 67_108_864,
         "audit_failure": "keep",
         "min_free_bytes": 268_435_456,
+        "max_events_bytes": 0,
+        "keep_free_bytes": 536_870_912,
         "max_sessions": 1000,
         "max_sessions_per_user": 10,
         "max_sessions_per_service": 20,
