@@ -103,9 +103,9 @@ def test_a_deadline_waits_for_no_program_that_is_read(monkeypatch: pytest.Monkey
             monkeypatch.setattr(Resolver, "locate", slow)
             with running(build.c_program("loop"), "--calls", 10, service=service):
                 joining = asyncio.create_task(collectors._processes.instances(service))
-                await asyncio.wait_for(asked.wait(), 30)
+                await asyncio.wait_for(asked.wait(), 100)
                 collector.request_stop(ReasonCode.DEADLINE)
-                await asyncio.wait_for(collector.ended.wait(), 30)
+                await asyncio.wait_for(collector.ended.wait(), 100)
                 assert text() == []
                 read.set()
                 await joining
