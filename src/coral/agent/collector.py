@@ -275,7 +275,7 @@ class Collector:
         """Lets it probe more functions; the processes that it left alone for want of that are forgotten, to be tried again.
 
         Returns:
-            Whether there are such processes.
+            Whether it may probe more than before.
         """
         if self.authorised is None or marks <= self.authorised:
             return False
@@ -283,7 +283,7 @@ class Collector:
         waiting, self.unauthorised = self.unauthorised, set()
         for id in waiting:
             self.forget_refused(id)
-        return bool(waiting)
+        return True
 
     def retire(self, tracked: Tracked, *, status: InstanceStatus, reason: str = "", exit_status: int | None = None) -> None:
         """Moves a process that ended, or runs another program now, to the past."""

@@ -179,7 +179,7 @@ class Collectors:
         known = next((found for found in self._kept if session_id and found.session_id == session_id), None)
         if known is not None:
             if authorised is not None and known.authorise(authorised):
-                await self._attacher.join(known, self._processes.known_instances(spec.service_name))
+                await self._attacher.join(known, await self._processes.instances(spec.service_name))
                 self._activate(known)
             return known
         key = session_id or str(ULID())
