@@ -21,7 +21,7 @@ from coral.colony.feed import Feed
 from coral.colony.progress import Progress
 from coral.colony.saving import Saving
 from coral.colony.store import control
-from coral.colony.store.collectors import CollectorRow, put_collectors
+from coral.colony.store.collectors import CollectorRow, put_collectors, put_instances
 from coral.colony.store.database import Database
 from coral.model.errors import NotFound
 from coral.model.ledger import UnknownInterval
@@ -383,10 +383,12 @@ class SessionBook:
         )
         session = live.view()
         collectors = [collector.row() for collector in live.collectors.values()]
+        instances = {one.progress.collector_id: one.instances for one in live.collectors.values()}
 
         def write(connection: duckdb.DuckDBPyConnection) -> None:
-            # The collectors too, since a queued write of one is lost when the database fails.
+            # The collectors and their processes too, since a queued write of them is lost when the database fails.
             put_collectors(connection, collectors)
+            put_instances(connection, instances)
             control.update_session(connection, session)
 
         await self._control.write(write)
