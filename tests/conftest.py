@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 pytest.register_assert_rewrite("support")  # so that an assertion there says what was compared, too
 from support import stack as stacks  # noqa: E402
@@ -47,6 +49,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 @pytest.fixture(autouse=True)
+def _logs_beside_what_commands_print() -> None:
+    """A daemon that runs inside a test logs where daemons do: on stderr, as it is at that moment."""
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+
+
+@pytest.fixture(autouse=True)
 def _the_umask_as_it_was() -> Iterator[None]:
     """A command that runs inside a test, and keeps its files to itself, does not have the next test's files be closed too."""
     before = os.umask(0o022)
@@ -65,7 +73,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} skipped itself; what needs a real kernel fails where it cannot run."
     if report.failed:
-        for daemon in stacks.STARTED[-3:]:
+        for daemon in [daemon for daemon in stacks.STARTED if daemon.log.exists()][-3:]:
             text = "\n".join(daemon.lines()[-25:])
             report.sections.append((f"log of coral {' '.join(daemon.arguments[:2])} ({daemon.log})", text))
     return report

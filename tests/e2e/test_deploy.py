@@ -122,7 +122,7 @@ def test_the_daemons_work_under_what_their_units_take(tmp_path: Path) -> None:
         _daemon(UNITS[1], tmp_path, "agent", "--colony", colony["listen"]) as agent,
         running(build.c_program("loop"), "--calls", 300) as target,
     ):
-        rpc.wait_for_agent(colony["listen"], agent["agent"], "online")
+        rpc.wait_for_agent(colony["listen"], agent["agent_id"], "online")
         cli = Cli(colony["listen"])
         document = cli.attach(target.service, "work")
         library = cli.attach(target.service, "libc.so.6!malloc")
