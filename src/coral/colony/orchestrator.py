@@ -15,7 +15,7 @@ from coral.colony.book import Ending, LiveCollector, LiveSession, SessionBook
 from coral.colony.collectors import Collectors
 from coral.colony.feed import Feed
 from coral.colony.function_policies import FunctionPolicies
-from coral.colony.refusal import refusal
+from coral.colony.refusal import named, refusal
 from coral.colony.registry import Registry
 from coral.colony.slots import Claim, Grant, Slots
 from coral.colony.store import control
@@ -43,6 +43,8 @@ from coral.wire.convert import config_from, filter_from, requested_duration_ns
 _log = structlog.get_logger(__name__)
 _FINAL_LEDGER_S = 5.0
 _MAX_REASON_BYTES = 1024
+_NEWS_S = 600.0
+"""For so long a host that went offline is named to those who would have expected it: as long as a session may last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,6 +228,8 @@ class Orchestrator:
         for agent_id, failure in failures.items():
             if not isinstance(failure, NotFound) or agent_id in known:
                 warnings.append(f"{agent_id}: {failure}")
+        if not request.agent_id and (offline := self._registry.offline_hosts_of(spec.service_name, heard_within_s=_NEWS_S)):
+            warnings.append(f"Offline, and taken in when back: {named(offline)}.")
         if live.session.status is Status.PENDING:
             warnings.append("No instance is attached yet; the session becomes active when one is.")
         return Attached(session=live.view(), warning=" ".join(warnings))

@@ -18,6 +18,12 @@ from coral.model.errors import (
 _NAMED = 8
 
 
+def named(agent_ids: Sequence[str]) -> str:
+    """The first few of many hosts, and how many more there are."""
+    more = len(agent_ids) - _NAMED
+    return ", ".join(agent_ids[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
 def refusal(registry: Registry, service_name: str, failures: Mapping[str, CoralError]) -> CoralError:
     """What to answer when every agent failed.
 
@@ -30,9 +36,8 @@ def refusal(registry: Registry, service_name: str, failures: Mapping[str, CoralE
     if all(isinstance(error, NotFound) for error in errors):
         offline = registry.offline_hosts_of(service_name)
         if offline and not registry.services(service_name):
-            named = ", ".join(offline[:_NAMED]) + (f" and {len(offline) - _NAMED:,} more" if len(offline) > _NAMED else "")
             return Unavailable(
-                f"Service {service_name!r} was last seen on {named}, which is offline.",
+                f"Service {service_name!r} was last seen on {named(offline)}, which is offline.",
                 hint="Start the agent there again with `coral agent start`.",
             )
         return _not_found(registry, service_name, errors)

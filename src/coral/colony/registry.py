@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -283,12 +284,18 @@ class Registry:
         entry = self._entries.get(agent_id)
         return entry is not None and self._is_online(entry) and _sees_live(entry, service_name)
 
-    def offline_hosts_of(self, service_name: str) -> list[str]:
-        """The ids of the agents that saw a live instance of a service before they went offline."""
+    def offline_hosts_of(self, service_name: str, *, heard_within_s: float = math.inf) -> list[str]:
+        """The ids of the agents that saw a live instance of a service before they went offline.
+
+        Args:
+            service_name: Of the service.
+            heard_within_s: Those only that said something in so many seconds: a host that is gone for good is no news.
+        """
+        since = self._monotonic() - heard_within_s
         return [
             entry.agent.agent_id
             for entry in self._seers(service_name)
-            if not self._is_online(entry) and _sees_live(entry, service_name)
+            if not self._is_online(entry) and entry.heard_at >= since and _sees_live(entry, service_name)
         ]
 
     def _seers(self, service_name: str) -> list[_Entry]:

@@ -103,6 +103,29 @@ def test_some_hosts_refuse(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_host_that_is_away(tmp_path: Path) -> None:
+    """Who attaches is told which hosts had the service a moment ago and are offline; they join when they are back."""
+
+    async def run() -> None:
+        async with (
+            running_colony(tmp_path / "state", offline_after_ms=300) as colony,
+            SyntheticAgent("web-1") as here,
+            SyntheticAgent("web-2") as away,
+            ColonyClient(colony) as client,
+        ):
+            for agent in (here, away):
+                await agent.report_to(colony)
+            await away.kill()
+            await eventually(lambda: _offline(client, "web-2"))
+            response = await client.attach(attach_request())
+            assert response.error == "Offline, and taken in when back: web-2."
+            assert (await client.attach(attach_request(function="main.Other", agent_id="web-1"))).error == ""
+            await away.come_back(colony)
+            await eventually(lambda: _has(away))
+
+    asyncio.run(run())
+
+
 def test_the_colony_sets_the_pace(tmp_path: Path) -> None:
     """Five agents of a colony that takes one heartbeat a second are asked for one in 5 s, and are online with that."""
 
@@ -149,6 +172,10 @@ def test_pages_of_agents_and_services(tmp_path: Path) -> None:
                 await client.call(stub.ListServices, request)
 
     asyncio.run(run())
+
+
+async def _offline(client: ColonyClient, agent_id: str) -> bool:
+    return any(one.agent_id == agent_id and one.status == "offline" for one in await client.agents())
 
 
 async def _has(agent: SyntheticAgent) -> bool:
