@@ -140,7 +140,7 @@ def snapshot_of(
         service=session.service_name,
         function=session.function_name,
         status=session.status,
-        reason="" if plain and session.status in ("active", "expired", "detached") else session.reason or session.reason_code,
+        reason="" if plain and session.status in ("expired", "detached") else session.reason or session.reason_code,
         left_s=None if ended else max(0.0, left_s),
         lasted_s=max(0, end_ns - started_ns) / 1e9,
         instances=len(probed),

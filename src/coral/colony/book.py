@@ -372,15 +372,15 @@ class SessionBook:
         """Moves a session, whose collectors have all ended, to its end, and writes that."""
         if self._live.get(live.session_id) is not live:
             return
-        ending = live.ending or conclude(live.current())
-        ended_at_ns = live.now_ns // 1000 * 1000
-        live.session = replace(
-            live.session,
-            status=ending.status,
-            reason_code=ending.reason_code,
-            reason=ending.reason,
-            ended_at_ns=ended_at_ns,
-        )
+        if not live.session.status.ended:  # else this is a further attempt to write it
+            ending = live.ending or conclude(live.current())
+            live.session = replace(
+                live.session,
+                status=ending.status,
+                reason_code=ending.reason_code,
+                reason=f"{ending.reason} {live.session.reason}".strip(),
+                ended_at_ns=live.now_ns // 1000 * 1000,
+            )
         session = live.view()
         collectors = [collector.row() for collector in live.collectors.values()]
         instances = {one.progress.collector_id: one.instances for one in live.collectors.values()}

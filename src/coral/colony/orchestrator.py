@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import duckdb
@@ -222,14 +223,9 @@ class Orchestrator:
             self._audit.outcome(entry, error)
             await self._forget(live)
             raise
-        await self._begin(live, entry, attached)
-        # An agent that was only asked in case it had a process that just started is no failure when it has none.
-        known = {service.agent_id for service in self._registry.services(spec.service_name)}
-        for agent_id, failure in failures.items():
-            if not isinstance(failure, NotFound) or agent_id in known:
-                warnings.append(f"{agent_id}: {failure}")
-        if not request.agent_id and (offline := self._registry.offline_hosts_of(spec.service_name, heard_within_s=_NEWS_S)):
-            warnings.append(f"Offline, and taken in when back: {named(offline)}.")
+        missing = self._missing(request, failures)
+        await self._begin(live, entry, attached, missing=" ".join(missing))
+        warnings += missing
         if live.session.status is Status.PENDING:
             warnings.append("No instance is attached yet; the session becomes active when one is.")
         return Attached(session=live.view(), warning=" ".join(warnings))
@@ -279,13 +275,29 @@ class Orchestrator:
                     warnings.append(f"{agent.agent_id}: {warning}")
         return attached, failures, warnings
 
-    async def _begin(self, live: LiveSession, entry: Entry, attached: list[LiveCollector]) -> None:
+    def _missing(self, request: debug_pb2.AttachUprobeRequest, failures: Mapping[str, CoralError]) -> list[str]:
+        """The hosts that a session does not run on although they have the service, in sentences."""
+        # An agent that was only asked in case it had a process that just started is no failure when it has none.
+        known = {service.agent_id for service in self._registry.services(request.service_name)}
+        missing = [
+            f"{agent_id}: {failure}"
+            for agent_id, failure in failures.items()
+            if not isinstance(failure, NotFound) or agent_id in known
+        ]
+        if not request.agent_id and (
+            offline := self._registry.offline_hosts_of(request.service_name, heard_within_s=_NEWS_S)
+        ):
+            missing.append(f"Offline, and taken in when back: {named(offline)}.")
+        return missing
+
+    async def _begin(self, live: LiveSession, entry: Entry, attached: list[LiveCollector], *, missing: str) -> None:
         """Writes a session that runs on at least one agent, and starts following it."""
         active = any(collector.status is Status.ACTIVE for collector in attached)
         live.session = replace(
             live.session,
             status=Status.ACTIVE if active else Status.PENDING,
             agent_id=attached[0].agent_id if len(attached) == 1 else "",
+            reason=missing,
         )
         session = live.view()
         collectors = [collector.row() for collector in attached]

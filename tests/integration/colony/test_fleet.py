@@ -90,6 +90,7 @@ def test_some_hosts_refuse(tmp_path: Path) -> None:
                 response = await client.attach(attach_request())
                 assert response.error == "web-2: its image does not decode."
                 session = await client.session(response.session_id)
+                assert session.reason == response.error
                 assert sorted((one.agent_id, one.status, len(one.instances)) for one in session.collectors) == [
                     ("web-1", "active", 1), ("web-3", "active", 1), ("web-4", "pending", 0), ("web-5", "active", 1),
                 ]  # fmt: skip
