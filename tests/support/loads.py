@@ -190,6 +190,9 @@ class RedisLoad:
         return self.server.stop()
 
 
+_LASTING = (b"checkpointer", b"background writer", b"walwriter", b"autovacuum launcher", b"logical replication launcher")
+
+
 @dataclass(kw_only=True)
 class PostgreSQLLoad:
     """PostgreSQL under pgbench, whose transactions keep four sums equal, and a query whose result is compared."""
@@ -213,14 +216,15 @@ class PostgreSQLLoad:
         assert self.server.process is not None
         pid = self.server.process.pid
         children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-        return [pid, *(child for child in children if not self._serves_a_client(child))]
+        return [pid, *(child for child in children if self._lasts(child))]
 
-    def _serves_a_client(self, pid: int) -> bool:
-        """Whether a child is a backend, which goes a moment after its client: its title names the client's address."""
+    def _lasts(self, pid: int) -> bool:
+        """Whether a child is there for as long as the server, by its title: backends and workers go with what they did."""
         try:
-            return b"127.0.0.1(" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            title = Path(f"/proc/{pid}/cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
-            return True  # gone by now: it was one
+            return False
+        return any(name in title for name in _LASTING)
 
     def work(self, seconds: float) -> int:
         """See ``Load``."""
