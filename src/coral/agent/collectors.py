@@ -94,6 +94,7 @@ class Collectors:
         self._detacher = Detacher(engine, attacher)
         self._pump = Pump(engine, self._deliver)
         self._tasks = asyncio.TaskGroup()
+        self._over = False
         self._ready = asyncio.Event()
         processes.on_change(self._follow_table)
 
@@ -148,6 +149,7 @@ class Collectors:
                 # What matters now is that nothing stays in any process when this one goes.
                 await asyncio.shield(asyncio.to_thread(self._attacher.close_links, list(self._by_slot.values())))
                 self._detacher.guards.close()
+                await asyncio.shield(self._tell_the_last())
 
     async def start(
         self,
@@ -408,13 +410,23 @@ class Collectors:
 
     def _deliver(self, drained: Drained, offset_ns: int) -> None:
         for row in drained.control:
-            self._follow(row)
+            if not self._over:
+                self._follow(row)
         for slot, events in by_slot(drained.events):
             collector = self._by_slot.get(slot)
             if collector is not None:
                 collector.receive(events, offset_ns)
         self._kept.bound_windows()
         self.relieve()
+
+    async def _tell_the_last(self) -> None:
+        """Takes in what the kernel counted until the end, and wakes those who read: of a session that goes on after a restart
+        they lack no more than the time in between.
+        """
+        self._over = True
+        await self._pump.flush()
+        for collector in self._by_slot.values():
+            collector.notify()
 
     def relieve(self) -> None:
         """Holds back, in the kernel, collectors whose readers are too far behind, and lets go those that have caught up.

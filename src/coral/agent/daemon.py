@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 _SERVICES = ("coral.mesh.v1.DebugService", "coral.mesh.v1.InspectService")
-_STOP_S = 0.2
+_STOP_S = 0.5
 _MAX_CONNECTIONS = 256
 """A colony has one. Whoever else connects must not use up the descriptors that files and probes take."""
 _LOOK_S = 1.0
