@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -332,6 +333,11 @@ class Collector:
             yield event
         finally:
             self._listeners.discard(event)
+
+    def close_images(self) -> None:
+        """Closes its files: it attaches nothing any more."""
+        for group in self.groups.values():
+            os.close(group.fd)
 
     def notify(self) -> None:
         """Wakes the readers."""

@@ -322,7 +322,7 @@ class Collectors:
                     collector.update(tracked, status=InstanceStatus.DETACHED, reason=reason)
             reason = next(iter(kept.values()), SENTENCES.get(code, ""))
             collector.end(status, code, reason, open_calls=len(keys))
-            _close_images(collector)
+            collector.close_images()
             self._by_slot.pop(collector.slot, None)
             await asyncio.to_thread(self._engine.release_slot, collector.slot)
         if left:
@@ -339,7 +339,7 @@ class Collectors:
         """Takes back what a refused attach has done."""
         await asyncio.to_thread(self._attacher.close_links, [collector])
         await self._pump.flush()
-        _close_images(collector)
+        collector.close_images()
         self._by_slot.pop(collector.slot, None)
         await asyncio.to_thread(self._engine.release_slot, collector.slot)
 
@@ -498,9 +498,3 @@ class Collectors:
 
 def _attached(collector: Collector) -> bool:
     return any(instance.status is InstanceStatus.ATTACHED for instance in collector.instances)
-
-
-def _close_images(collector: Collector) -> None:
-    """Closes the files of a collector that attaches nothing any more."""
-    for group in collector.groups.values():
-        os.close(group.fd)
