@@ -102,7 +102,7 @@ def test_redis(stack: Stack, folder: Path) -> None:
 def test_postgresql(stack: Stack, cluster: servers.PostgreSQL, protocol: str) -> None:
     """Pgbench's backends, forked after the attach, run as many portals as the statement log has statements."""
     before = cluster.statements()
-    session_id = stack.cli.attach("postgres", cluster.function)["session_id"]
+    session_id = stack.cli.attach(cluster.service, cluster.function)["session_id"]
     report = cluster.bench("-n", "-c", "4", "-t", "150", "-M", protocol)
     document = stack.cli.stop(session_id)
     statements = cluster.statements() - before
@@ -116,8 +116,9 @@ def test_postgresql(stack: Stack, cluster: servers.PostgreSQL, protocol: str) ->
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[servers.PostgreSQL]:
-    """One PostgreSQL for all protocols."""
-    with tempfile.TemporaryDirectory(prefix="coral-server-") as path, servers.postgresql(Path(path)) as server:
+    """One PostgreSQL for all protocols, by a name of its own: initdb of another one runs a lot of the same program."""
+    service = unique_service("postgres")
+    with tempfile.TemporaryDirectory(prefix="coral-server-") as path, servers.postgresql(Path(path), service) as server:
         yield server
         assert server.stop() == 0
 

@@ -303,9 +303,9 @@ class PostgreSQL:
 
 
 @contextmanager
-def postgresql(folder: Path) -> Iterator[PostgreSQL]:
-    """A running PostgreSQL."""
-    server = PostgreSQL(folder)
+def postgresql(folder: Path, service: str = "") -> Iterator[PostgreSQL]:
+    """A running PostgreSQL, called ``service`` if that is not empty."""
+    server = PostgreSQL(folder, service)
     try:
         server.start()
         yield server

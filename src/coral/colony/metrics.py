@@ -141,4 +141,4 @@ def _lag_s(book: SessionBook) -> float:
         for collector in live.collectors.values()
         if collector.unstored and not collector.ended.is_set()
     ]
-    return max(0.0, *(lag_ns / 1e9 for lag_ns in lags_ns)) if lags_ns else 0.0
+    return max([0, *lags_ns]) / 1e9

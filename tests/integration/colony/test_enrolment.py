@@ -176,6 +176,7 @@ async def test_address_that_leads_to_another_agent(tmp_path: Path) -> None:
             agent_id="web-1", address=s.agents["web-2"].address, boot_id=s.agents["web-1"].boot_id,
             services=[registry_pb2.ServiceInfo(name="checkout", instances=1)],
         )  # fmt: skip
+        await s.agents["web-1"].kill()  # else it would say where it really is with its next heartbeat
         async with ColonyClient(s.agents["web-1"].endpoint()) as web_1:
             await web_1.register(request)
         with pytest.raises(Unavailable, match="web-1"):
